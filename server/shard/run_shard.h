@@ -100,8 +100,8 @@ class RunShard {
 
   // ---- push. Any thread. `done` is called once per contribution, from the log thread, when its receipt is due, or at once when refused.
   // A contribution that is held already (same uid, complete) gets its receipt again; its bytes are dropped.
-  // Errors (chunk not taken): ResourceExhausted at queue_bytes_max.
-  virtual absl::Status Push(PushedChunk chunk, std::function<void(const PushResult&)> done) = 0;
+  // Errors (`chunk` is left as it was; push it again later): ResourceExhausted at queue_bytes_max.
+  virtual absl::Status Push(PushedChunk&& chunk, std::function<void(const PushResult&)> done) = 0;
 
   // ---- decisions
   virtual void AppendDecision(std::shared_ptr<const Decision> decision) = 0;  // shard 0 only: append + sync -> OnDecisionDurable
