@@ -1,6 +1,6 @@
-// CivetWeb (under prometheus-cpp) asks for thread stacks of 100 KiB. A thread's static TLS comes out of its stack, and libtorch's alone is larger, so in a
-// process that links both pthread_create refuses every such thread and the metrics server does not start. The executable's own definition is found before
-// libc's and raises small requests; nothing else changes.
+// CivetWeb (under prometheus-cpp) asks for thread stacks of 100 KiB. A thread's static TLS comes out of its stack, and libtorch's alone is
+// larger, so in a process that links both pthread_create refuses every such thread and the metrics server does not start. The executable's
+// own definition is found before libc's and raises small requests; nothing else changes.
 #include <dlfcn.h>
 #include <pthread.h>
 
