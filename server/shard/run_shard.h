@@ -103,6 +103,10 @@ class RunShard {
   // Errors (`chunk` is left as it was; push it again later): ResourceExhausted at queue_bytes_max.
   virtual absl::Status Push(PushedChunk&& chunk, std::function<void(const PushResult&)> done) = 0;
 
+  // Says again what a coordinator that (re)connected cannot know: OnOwnLog of each complete undecided contribution (shard 0) and OnCheckpointed
+  // of the newest checkpoint that is finished here. Call it after the position was handed over; harmless when repeated.
+  virtual void ReportAgain() = 0;
+
   // ---- decisions
   virtual void AppendDecision(std::shared_ptr<const Decision> decision) = 0;  // shard 0 only: append + sync -> OnDecisionDurable
   virtual void Deliver(std::shared_ptr<const Decision> decision) = 0;         // apply, in order, idempotent; appended first where it is not held
@@ -118,6 +122,9 @@ class RunShard {
 
   virtual uint64_t StateHash(uint64_t* version) = 0;  // blocks until the owner answers
 };
+
+// All that the shards of a deleted run left in the store, synced. The log directory is the caller's to remove, after this.
+absl::Status DeleteShardRecords(Store& store, const std::string& run);
 
 // ballast-server --replay DIR --print-hash: replays one run's retained log from INIT; prints nothing itself.
 struct ReplayResult {
