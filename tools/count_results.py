@@ -52,7 +52,7 @@ def count_bazel(path: pathlib.Path) -> Count:
                 cases[place] = (key.get("attempt", 0), xml if xml.is_file() else None, result.get("status") == "PASSED")
         elif "testSummary" in event and event["testSummary"].get("overallStatus") not in ("PASSED", "FLAKY"):
             labels_failed.add(event["id"]["testSummary"]["label"])
-        elif "configured" not in event and "targetCompleted" in event.get("id", {}) and not event.get("completed", {}).get("success", False):
+        elif "targetCompleted" in event.get("id", {}) and not event.get("completed", {}).get("success", False):
             labels_failed.add(event["id"]["targetCompleted"]["label"])
     total = Count(failed=0 if complete else 1)
     counted_as_failed = set()
