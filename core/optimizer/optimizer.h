@@ -29,21 +29,22 @@ bool IsKnownKernel(uint32_t kernel_id);
 
 // Decision.hyper holds kHyperPerGroup floats for each parameter group, one group after another.
 inline constexpr size_t kHyperPerGroup = 8;
-//   index            SGD              Adam                     AdamW
-enum Hyper : size_t {
-  kLr = 0,          // lr              lr                       lr                       (schedule * lr_scale)
-  kDecay = 1,       // weight decay    weight decay             1 - lr * weight decay
-  kMomentum = 2,    // momentum        1 - beta1                1 - beta1
-  kDampen = 3,      // 1 - dampening   beta2                    beta2
-  kNesterov = 4,    // 0 or 1          1 - beta2                1 - beta2
-  kFirst = 5,       // 1 at step 1     sqrt(1 - beta2^t)        sqrt(1 - beta2^t)
-  kEps = 6,         // 0               eps                      eps
-  kStepSize = 7,    // 0               lr / (1 - beta1^t)       lr / (1 - beta1^t)
+namespace hyper_at {
+enum : size_t {     //    SGD              Adam                  AdamW
+  kLr = 0,          //    lr               lr                    lr                      (schedule * lr_scale)
+  kDecay = 1,       //    weight decay     weight decay          1 - lr * weight decay
+  kMomentum = 2,    //    momentum         1 - beta1             1 - beta1
+  kDampen = 3,      //    1 - dampening    beta2                 beta2
+  kNesterov = 4,    //    0 or 1           1 - beta2             1 - beta2
+  kFirst = 5,       //    1 at step 1      sqrt(1 - beta2^t)     sqrt(1 - beta2^t)
+  kEps = 6,         //    0                eps                   eps
+  kStepSize = 7,    //    0                lr / (1 - beta1^t)    lr / (1 - beta1^t)
   kOneMinusBeta1 = kMomentum,
   kBeta2 = kDampen,
   kOneMinusBeta2 = kNesterov,
   kSqrtCorrection2 = kFirst,
 };
+}  // namespace hyper_at
 
 // F32 arrays that the optimizer keeps beside each OPT tensor: SGD 0, with momentum 1; Adam and AdamW 2 (m, v). All start as zeros.
 int SlotsOf(const OptimizerSpec& optimizer);

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "core/types.h"
 
 namespace ballast {
@@ -49,20 +50,35 @@ struct ChunkView {
   ChunkHead head;
   absl::string_view payload;  // the blocks one after another: block i has head.blocks[i].bytes
 
-  // Bytes of each block, in the order of head.blocks.
-  std::vector<absl::string_view> BlockBytes() const;
 };
+
+// Bytes of each block, in the order of head.blocks. REQUIRES a parsed head and its payload.
+std::vector<absl::string_view> SplitPayload(const ChunkHead& head, absl::string_view payload);
 
 // The message up to and including tag and length of the payload; the sender appends or sends the payload after it. (A payload of 0 bytes is
 // written too: the head of a chunk without blocks is a whole message.)
 std::string EncodeChunkHead(const ChunkHead& head, uint64_t payload_bytes);
+
+// The same in two steps, for a server that sends one encoding to many readers: the BlockHead fields once, the other fields for each reader
+// (head.blocks is not looked at).
+std::string EncodeBlockHeads(absl::Span<const BlockHead> blocks);
+std::string EncodeChunkHead(const ChunkHead& head, absl::string_view block_heads, uint64_t payload_bytes);
+
+// Reads the head from the first bytes of a message of `message_bytes`: `prefix` holds min(message_bytes, kChunkHeadBytesMax) bytes or more.
+// Checks what ParseChunk checks, so that the payload may be received into its final place before or after.
+struct ParsedHead {
+  ChunkHead head;
+  size_t head_bytes = 0;  // the payload begins here
+  uint64_t payload_bytes = 0;
+};
+[[nodiscard]] absl::StatusOr<ParsedHead> ParseChunkHead(absl::string_view prefix, uint64_t message_bytes);
 
 // Checks structure and limits: at most kChunkBytesMax bytes, payload last, known codecs, 1 <= count <= kBlockElemsMax, bytes as the codec
 // says, the sum of the bytes equals the payload. Does not check checksums or values, and knows no run.
 [[nodiscard]] absl::StatusOr<ChunkView> ParseChunk(absl::string_view message);
 
 // Compares each block's Hash64 with its head. Errors: InvalidArgument "BAD_CHECKSUM: ..." naming tensor and first.
-[[nodiscard]] absl::Status VerifyChecksums(const ChunkView& chunk);
+[[nodiscard]] absl::Status VerifyChecksums(const ChunkHead& head, absl::string_view payload);
 
 // Checksum of a contribution on one shard: fold over its blocks' checksums in the order of arrival, starting with 0.
 uint64_t FoldChecksum(uint64_t so_far, uint64_t block_checksum);

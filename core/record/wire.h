@@ -22,7 +22,8 @@ enum class WireType : uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 
 // An accessor whose type is not the field's, or a malformed field, ends the reading with ok() == false and returns 0 or "".
 class WireReader {
  public:
-  explicit WireReader(absl::string_view bytes) : rest_(bytes), size_(bytes.size()) {}
+  // A length-delimited field `open_field` ends the reading before its bytes, which need not be there: length() says how many are claimed.
+  explicit WireReader(absl::string_view bytes, uint32_t open_field = 0) : rest_(bytes), size_(bytes.size()), open_field_(open_field) {}
 
   bool Next();  // false at the end or after an error
   uint32_t field() const { return field_; }
@@ -35,9 +36,11 @@ class WireReader {
   uint64_t Fixed64() { return Take(WireType::kFixed64); }
   double Double() { return std::bit_cast<double>(Fixed64()); }
   absl::string_view Bytes();  // points into the input
+  bool opened() const { return opened_; }
+  uint64_t length() const { return number_; }
 
-  // Bytes that Next() has not passed yet, the current field's value excluded.
-  absl::string_view rest() const { return rest_; }
+  // Bytes that Next() has passed, the current field's value included.
+  size_t position() const { return size_ - rest_.size(); }
 
   void Fail() { ok_ = false; }
   bool ok() const { return ok_; }
@@ -51,6 +54,8 @@ class WireReader {
 
   absl::string_view rest_;
   size_t size_;
+  uint32_t open_field_;
+  bool opened_ = false;
   uint32_t field_ = 0;
   WireType type_ = WireType::kVarint;
   uint64_t number_ = 0;
