@@ -16,6 +16,8 @@ def _site_packages(ctx, package):
     return folder
 
 _LIBTORCH_BUILD = """
+exports_files(["python"])  # of the virtual environment, for rules that make test data with PyTorch
+
 cc_library(
     name = "torch",
     hdrs = glob(["include/**"]),
@@ -42,6 +44,7 @@ def _libtorch_impl(ctx):
     # Only these four: the wheel's include/ also carries old protobuf and fmt headers, which would shadow the system's.
     for folder in ["ATen", "c10", "caffe2", "torch"]:
         ctx.symlink(torch.get_child("include").get_child(folder), "include/" + folder)
+    ctx.file("python", "#!/bin/bash\nexec {}/bin/python \"$@\"\n".format(_venv(ctx)), executable = True)
     ctx.file("BUILD", _LIBTORCH_BUILD.format(lib = torch.get_child("lib")))
 
 _GOOGLEAPIS_BUILD = """
