@@ -38,7 +38,7 @@ absl::StatusOr<Response> Unary(std::chrono::milliseconds timeout, Call call) {
   SetDeadline(context, timeout);
   Response response;
   const grpc::Status status = call(&context, &response);
-  if (!status.ok()) return FromGrpcStatus(status);
+  if (!status.ok()) return FromGrpc(status);
   return response;
 }
 
@@ -135,7 +135,7 @@ absl::Status Client::ListDecisions(const v1::DecisionRange& range, const std::fu
   auto reader = control_->ListDecisions(&context, range);
   v1::Decision decision;
   while (reader->Read(&decision)) visit(decision);
-  return FromGrpcStatus(reader->Finish());
+  return FromGrpc(reader->Finish());
 }
 
 absl::Status Client::ReadManifest(const v1::Run& run, uint64_t version, bool slots, const BlockVisitor& visit) {
@@ -169,7 +169,7 @@ absl::Status Client::ReadManifest(const v1::Run& run, uint64_t version, bool slo
     if (!failed.ok() || complete) context.TryCancel();
     const grpc::Status status = stream->Finish();
     if (!failed.ok()) return failed;
-    if (!complete && !status.ok()) return FromGrpcStatus(status);
+    if (!complete && !status.ok()) return FromGrpc(status);
     if (!complete) return absl::DataLossError(absl::StrCat("server ", server, " ended its answer early"));
   }
   return absl::OkStatus();
