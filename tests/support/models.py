@@ -1,0 +1,71 @@
+"""Small models for the end-to-end tests, each with one trait that has broken other systems."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Counter(nn.Module):
+    """Every row adds its `amount` to its own slot: with SGD, lr 1, no momentum and `reduction="sum"` the weights count what was trained.
+
+    The loss of a row is -amount * weight[slot], so its gradient is -amount in that slot and the step adds amount.
+    """
+
+    def __init__(self, slots: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(slots))
+
+    def forward(self, slot: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+        return self.weight[slot.long()] * amount
+
+    @torch.jit.export
+    def loss(self, slot: torch.Tensor, amount: torch.Tensor) -> torch.Tensor:
+        return -self.forward(slot, amount)
+
+
+class Transformer(nn.Module):
+    """tokens [rows, 8] int32, 0 = padding."""
+
+    def __init__(self, vocabulary: int = 50, classes: int = 5, width: int = 16):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(width, 2, 32, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens = tokens.long()
+        padding = tokens == 0
+        hidden = self.encoder(self.embedding(tokens), src_key_padding_mask=padding)
+        keep = (~padding).unsqueeze(-1).float()
+        return self.out((hidden * keep).sum(1) / keep.sum(1).clamp(min=1))
+
+
+class Gru(nn.Module):
+    """The embedding and the output layer share one weight."""
+
+    def __init__(self, vocabulary: int = 50, width: int = 16):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.gru = nn.GRU(width, width, batch_first=True)
+        self.out = nn.Linear(width, vocabulary)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.gru(self.embedding(tokens.long()))
+        return self.out(hidden[:, -1])
+
+
+class BatchNormMlp(nn.Module):
+    """Buffers that follow MEAN and SET rules, and one parameter that never gets a gradient."""
+
+    def __init__(self, features: int = 8, classes: int = 5):
+        super().__init__()
+        self.first = nn.Linear(features, 32)
+        self.norm = nn.BatchNorm1d(32)
+        self.second = nn.Linear(32, classes)
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.norm(self.first(tokens.float() / 10))))
