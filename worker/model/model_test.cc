@@ -26,6 +26,7 @@ std::string ReadFile(const std::string& name) {
 }
 
 std::unique_ptr<Model> LoadOrDie(const std::string& name) {
+  SetComputeThreads(1);  // as in make_models.py
   auto model = Model::Load(ReadFile(name + ".pt"), {});
   if (!model.ok()) throw std::runtime_error(model.status().ToString());
   return *std::move(model);
@@ -73,13 +74,13 @@ class Case {
 
   BatchView Batch(int i) const {
     BatchView batch;
-    std::vector<ColumnSpec> columns = model->description().inputs;
-    if (model->description().label.has_value()) columns.push_back(*model->description().label);
-    for (const ColumnSpec& column : columns) {
+    const auto add = [&](const ColumnSpec& column) {
       const SafetensorsEntry& entry = entries_.at("b" + std::to_string(i) + "." + column.name);
       batch.rows = static_cast<uint32_t>(entry.shape.at(0));
       batch.columns.push_back({column.name, entry.data});
-    }
+    };
+    for (const ColumnSpec& column : model->description().inputs) add(column);
+    if (model->description().label.has_value()) add(*model->description().label);
     return batch;
   }
 
@@ -120,6 +121,21 @@ TEST_P(ModelCase, InitialValuesAreThoseOfTheFile) {
   }
 }
 
+// Bit for bit, except where eager adds in another width (a double parameter) or order (sparse gradients): "partial" has both.
+void ExpectSame(const std::vector<float>& got, const std::vector<float>& eager, const std::string& name, bool bits) {
+  if (bits) {
+    EXPECT_EQ(got, eager) << name << ": not eager's bits";
+    return;
+  }
+  ASSERT_EQ(got.size(), eager.size()) << name;
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    difference += std::pow(double{got[i]} - eager[i], 2);
+    norm += std::pow(double{eager[i]}, 2);
+  }
+  EXPECT_LE(std::sqrt(difference), 1e-6 * std::sqrt(norm)) << name;
+}
+
 void ExpectEager(const Case& c, const Recorder& got) {
   size_t expected_tensors = 0;
   for (uint32_t i = 0; i < c.model->tensors().size(); ++i) {
@@ -135,7 +151,7 @@ void ExpectEager(const Case& c, const Recorder& got) {
       EXPECT_EQ(got.i64.at(i), c.Values<int64_t>(name)) << spec.name;
     } else {
       ASSERT_TRUE(got.f32.contains(i)) << spec.name;
-      EXPECT_EQ(got.f32.at(i), c.Values<float>(name)) << spec.name << ": not eager's bits";
+      ExpectSame(got.f32.at(i), c.Values<float>(name), spec.name, !c.Has("value.frozen.weight"));
     }
   }
   EXPECT_EQ(got.f32.size() + got.i64.size(), expected_tensors);
@@ -182,7 +198,7 @@ TEST_P(ModelCase, BadBatchLeavesNothingBehind) {
     EXPECT_EQ(c.model->TrainBatch(bad, 1, nullptr).status().code(), absl::StatusCode::kInvalidArgument);
     ASSERT_TRUE(c.model->TrainBatch(c.Batch(b), 1, nullptr).ok());
   }
-  EXPECT_THAT(c.model->TrainBatch(bad, 1, &sink).status().message(), HasSubstr("column " + std::string(bad.columns.front().name)));
+  EXPECT_THAT(std::string(c.model->TrainBatch(bad, 1, &sink).status().message()), HasSubstr("column " + std::string(bad.columns.front().name)));
   ASSERT_TRUE(c.model->FinishContribution(&sink).ok());
   ExpectEager(c, sink);
 }
@@ -231,7 +247,7 @@ TEST(Model, BatchNormOnOneRowIsRefused) {
   ASSERT_TRUE(c.model->BeginContribution(c.values).ok());
   const auto loss = c.model->TrainBatch(one, 1, nullptr);
   EXPECT_EQ(loss.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(loss.status().message(), HasSubstr("Expected more than 1 value per channel"));
+  EXPECT_THAT(std::string(loss.status().message()), HasSubstr("Expected more than 1 value per channel"));
   Recorder sink;
   EXPECT_EQ(c.model->FinishContribution(&sink).code(), absl::StatusCode::kFailedPrecondition);
 }
@@ -243,7 +259,7 @@ TEST(Model, LossThatIsNotFiniteIsRefused) {
   BatchView batch = c.Batch(0);
   batch.columns[0].data = {reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float)};
   ASSERT_TRUE(c.model->BeginContribution(c.values).ok());
-  EXPECT_THAT(c.model->TrainBatch(batch, 1, nullptr).status().message(), HasSubstr("the loss is nan"));
+  EXPECT_THAT(std::string(c.model->TrainBatch(batch, 1, nullptr).status().message()), HasSubstr("the loss is nan"));
 }
 
 TEST(Model, GradientThatIsNotFiniteIsRefusedAndNotHandedOver) {
@@ -256,9 +272,9 @@ TEST(Model, GradientThatIsNotFiniteIsRefusedAndNotHandedOver) {
   const BatchView bad{2, {{"x", bytes}}};
   Recorder early, late;
   ASSERT_TRUE(model->BeginContribution(values).ok());
-  EXPECT_THAT(model->TrainBatch(bad, 1, nullptr).status().message(), HasSubstr("gradient of weight"));
+  EXPECT_THAT(std::string(model->TrainBatch(bad, 1, nullptr).status().message()), HasSubstr("gradient of weight"));
   ASSERT_TRUE(model->TrainBatch(good, 1, nullptr).ok());
-  EXPECT_THAT(model->TrainBatch(bad, 1, &early).status().message(), HasSubstr("gradient of weight"));
+  EXPECT_THAT(std::string(model->TrainBatch(bad, 1, &early).status().message()), HasSubstr("gradient of weight"));
   EXPECT_TRUE(early.f32.empty());
   ASSERT_TRUE(model->FinishContribution(&late).ok());
   ASSERT_EQ(late.f32.size(), 1u);
@@ -273,7 +289,7 @@ TEST(Model, IdOutsideOfTheVocabularyIsRefused) {
   ASSERT_TRUE(c.model->BeginContribution(c.values).ok());
   const absl::Status status = c.model->TrainBatch(batch, 1, nullptr).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(status.message(), HasSubstr("index out of range"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("index out of range"));
   ASSERT_TRUE(c.model->SetInferValues(c.values).ok());
   EXPECT_EQ(c.model->Infer(batch).status().code(), absl::StatusCode::kInvalidArgument);
 }
@@ -283,7 +299,7 @@ TEST(Model, MissingColumnIsNamed) {
   BatchView batch = c.Batch(0);
   batch.columns.pop_back();
   ASSERT_TRUE(c.model->BeginContribution(c.values).ok());
-  EXPECT_THAT(c.model->TrainBatch(batch, 1, nullptr).status().message(), HasSubstr("column label is missing"));
+  EXPECT_THAT(std::string(c.model->TrainBatch(batch, 1, nullptr).status().message()), HasSubstr("column label is missing"));
 }
 
 TEST(Model, ScalarLossIsRefused) {
@@ -293,18 +309,16 @@ TEST(Model, ScalarLossIsRefused) {
   const std::vector<float> x = {1, 2, 3, 4};
   const BatchView batch{1, {{"x", {reinterpret_cast<const char*>(x.data()), 16}}}};
   ASSERT_TRUE(model->BeginContribution(values).ok());
-  EXPECT_THAT(model->TrainBatch(batch, 1, nullptr).status().message(), HasSubstr("it must be one per row: [1]"));
+  EXPECT_THAT(std::string(model->TrainBatch(batch, 1, nullptr).status().message()), HasSubstr("it must be one per row: [1]"));
 }
 
 TEST(Model, ForwardThatChangesAParameterIsRefused) {
-  const auto model = LoadOrDie("renormed");
+  const Case c("mlp");
+  const auto model = LoadOrDie("decaying");
   auto values = std::make_shared<ParameterStore>(model->tensors());
   ASSERT_TRUE(model->InitialValues(values.get()).ok());
-  const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8};
-  const int64_t label = 1;
-  const BatchView batch{1, {{"tokens", {reinterpret_cast<const char*>(ids.data()), 32}}, {"label", {reinterpret_cast<const char*>(&label), 8}}}};
   ASSERT_TRUE(model->BeginContribution(values).ok());
-  EXPECT_THAT(model->TrainBatch(batch, 1, nullptr).status().message(), HasSubstr("changes the parameter embedding.weight"));
+  EXPECT_THAT(std::string(model->TrainBatch(c.Batch(0), 1, nullptr).status().message()), HasSubstr("changes the parameter head.weight"));
 }
 
 TEST(Model, DropoutFollowsTheSeed) {
@@ -324,7 +338,7 @@ TEST(Model, FilesThatAreNoModelsAreRefused) {
   for (const std::string& bad : {std::string(), std::string("hello"), good.substr(0, good.size() / 2), good.substr(good.size() / 2)}) {
     EXPECT_EQ(Model::Load(bad, {}).status().code(), absl::StatusCode::kInvalidArgument);
   }
-  EXPECT_THAT(Model::Load(ReadFile("undescribed.pt"), {}).status().message(), HasSubstr("ballast.export"));
+  EXPECT_THAT(std::string(Model::Load(ReadFile("undescribed.pt"), {}).status().message()), HasSubstr("ballast.export"));
 }
 
 TEST(Model, TensorsOfAnotherRunAreRefused) {
@@ -332,13 +346,13 @@ TEST(Model, TensorsOfAnotherRunAreRefused) {
   const std::vector<TensorSpec> own = LoadOrDie("mlp")->tensors();
   auto fewer = own;
   fewer.pop_back();
-  EXPECT_THAT(Model::Load(archive, fewer).status().message(), HasSubstr("it has 4 tensors, the run 3"));
+  EXPECT_THAT(std::string(Model::Load(archive, fewer).status().message()), HasSubstr("it has 4 tensors, the run 3"));
   auto renamed = own;
   renamed[1].name = "other";
   EXPECT_EQ(Model::Load(archive, renamed).status().code(), absl::StatusCode::kInvalidArgument);
   auto reshaped = own;
   reshaped[0].shape = {16, 7};
-  EXPECT_THAT(Model::Load(archive, reshaped).status().message(), HasSubstr("layers.0.weight"));
+  EXPECT_THAT(std::string(Model::Load(archive, reshaped).status().message()), HasSubstr("layers.0.weight"));
   const auto model = Model::Load(archive, own);
   ASSERT_TRUE(model.ok());
   EXPECT_EQ((*model)->BeginContribution(std::make_shared<ParameterStore>(fewer)).code(), absl::StatusCode::kInvalidArgument);

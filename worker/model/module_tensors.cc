@@ -23,11 +23,6 @@ at::Tensor View(const ParameterStore& values, uint32_t tensor, const TensorSpec&
   return at::from_blob(const_cast<int64_t*>(values.I64(tensor).data()), spec.shape, at::kLong);
 }
 
-template <typename T>
-absl::Span<const T> SpanOf(const at::Tensor& dense) {
-  return {dense.const_data_ptr<T>(), static_cast<size_t>(dense.numel())};
-}
-
 // Names in the module that the run does not know: training would leave them where the file has them.
 absl::Status CheckComplete(const torch::jit::Module& module, const std::vector<TensorSpec>& tensors) {
   std::set<std::string> known;
@@ -126,20 +121,13 @@ void ModuleTensors::Use(std::shared_ptr<const ParameterStore> values) {
     parameter.live.set_data(view.to(parameter.live.scalar_type()));  // a float32 parameter reads the store itself
     parameter_versions_.push_back(static_cast<uint32_t>(parameter.live._version()));
   }
-  for (Buffer& buffer : buffers_) buffer.set = at::Tensor();
-}
-
-bool ModuleTensors::Buffer::Untouched() const {
-  return set.defined() && Current().is_same(set) && static_cast<uint32_t>(set._version()) == set_version;
 }
 
 void ModuleTensors::ResetBuffers() {
   at::NoGradGuard no_grad;
   for (Buffer& buffer : buffers_) {
-    if (buffer.Untouched()) continue;
-    buffer.set = View(*values_, buffer.tensor, tensors_[buffer.tensor]).to(buffer.type, /*non_blocking=*/false, /*copy=*/true);
-    buffer.set_version = static_cast<uint32_t>(buffer.set._version());
-    for (Place& place : buffer.places) place.owner.setattr(place.attribute, buffer.set);
+    const at::Tensor fresh = View(*values_, buffer.tensor, tensors_[buffer.tensor]).to(buffer.type, /*non_blocking=*/false, /*copy=*/true);
+    for (Place& place : buffer.places) place.owner.setattr(place.attribute, fresh);
   }
 }
 
@@ -150,13 +138,12 @@ absl::Status ModuleTensors::CheckForward() const {
     }
   }
   for (const Buffer& buffer : buffers_) {
-    if (buffer.Untouched()) continue;
     const at::Tensor now = buffer.Current();
     const TensorSpec& spec = tensors_[buffer.tensor];
     if (now.sizes().vec() != spec.shape || at::isFloatingType(now.scalar_type()) != (spec.dtype == DType::kF32)) {
       return Bad(absl::StrCat("forward changes shape or dtype of the buffer ", spec.name));
     }
-    if (spec.dtype == DType::kF32 && !AllFinite(SpanF32(DenseF32(now.detach())))) {
+    if (spec.dtype == DType::kF32 && !AllFinite(SpanF32(DenseF32(now)))) {
       return Bad(absl::StrCat("forward makes the buffer ", spec.name, " infinite or NaN"));
     }
   }
@@ -164,10 +151,11 @@ absl::Status ModuleTensors::CheckForward() const {
 }
 
 void ModuleTensors::AccumulateF32(uint32_t rows, Buffer* buffer) const {
-  const at::Tensor dense = DenseF32(buffer->Current().detach());
-  const auto now = SpanOf<float>(dense);
+  const at::Tensor dense = DenseF32(buffer->Current());
+  const auto now = SpanF32(dense);
   const auto before = values_->F32(buffer->tensor);
   const UpdateRule rule = tensors_[buffer->tensor].rule;
+  buffer->changed |= now != before;
   buffer->sum_f64.resize(now.size());
   for (size_t i = 0; i < now.size(); ++i) {
     double& sum = buffer->sum_f64[i];
@@ -178,10 +166,11 @@ void ModuleTensors::AccumulateF32(uint32_t rows, Buffer* buffer) const {
 }
 
 void ModuleTensors::AccumulateI64(Buffer* buffer) const {
-  const at::Tensor dense = buffer->Current().detach().to(at::kLong).contiguous();
-  const auto now = SpanOf<int64_t>(dense);
+  const at::Tensor dense = buffer->Current().to(at::kLong).contiguous();
+  const absl::Span<const int64_t> now(dense.const_data_ptr<int64_t>(), static_cast<size_t>(dense.numel()));
   const auto before = values_->I64(buffer->tensor);
   const bool grows = tensors_[buffer->tensor].rule == UpdateRule::kSum;
+  buffer->changed |= now != before;
   buffer->sum_i64.resize(now.size());
   for (size_t i = 0; i < now.size(); ++i) {
     // Unsigned: a counter that wraps is the module's business, not undefined behaviour of ours.
@@ -192,11 +181,7 @@ void ModuleTensors::AccumulateI64(Buffer* buffer) const {
 
 void ModuleTensors::AccumulateBuffers(uint32_t rows) {
   for (Buffer& buffer : buffers_) {
-    const TensorSpec& spec = tensors_[buffer.tensor];
-    buffer.changed |= !buffer.Untouched();
-    // What a forward leaves alone needs no words, except for a mean: its weights are the rows of all batches.
-    if (!buffer.changed && spec.rule != UpdateRule::kMean) continue;
-    if (spec.dtype == DType::kF32) {
+    if (tensors_[buffer.tensor].dtype == DType::kF32) {
       AccumulateF32(rows, &buffer);
     } else {
       AccumulateI64(&buffer);
@@ -215,6 +200,7 @@ void ModuleTensors::ClearBuffers() {
 void ModuleTensors::DeliverBuffers(ContributionSink* sink) {
   for (Buffer& buffer : buffers_) {
     const TensorSpec& spec = tensors_[buffer.tensor];
+    // What no batch changed needs no words, except for a mean: its weights are the rows of all batches.
     if (!buffer.changed && spec.rule != UpdateRule::kMean) continue;
     if (spec.dtype == DType::kF32) {
       buffer.delivered.assign(buffer.sum_f64.begin(), buffer.sum_f64.end());

@@ -42,7 +42,7 @@ class ModuleTensors {
   void Use(std::shared_ptr<const ParameterStore> values);
   bool in_use() const { return values_ != nullptr; }
 
-  // Buffers that a forward has changed since are as in the values again.
+  // Fresh buffers, as in the values. (Version counters cannot tell which ones a forward changed: batch_norm does not count.)
   void ResetBuffers();
 
   // After a forward. Errors: InvalidArgument if it changed a parameter, or made a float buffer not finite or of another shape.
@@ -62,14 +62,11 @@ class ModuleTensors {
     uint32_t tensor = 0;
     std::vector<Place> places;  // one for each name that shares it
     at::ScalarType type = at::kFloat;
-    at::Tensor set;             // what ResetBuffers put there, and its version then
-    uint32_t set_version = 0;
     std::vector<double> sum_f64;     // MEAN: sum of rows * value; SUM of floats: the growth; SET of floats: the last value
     std::vector<int64_t> sum_i64;    // SET of integers: the last value; SUM of integers: the growth
     std::vector<float> delivered;    // what the sink reads
     bool changed = false;            // by any batch of the contribution
-    at::Tensor Current() const { return places.front().owner.attr(places.front().attribute).toTensor(); }
-    bool Untouched() const;
+    at::Tensor Current() const { return places.front().owner.attr(places.front().attribute).toTensor().detach(); }
   };
 
   static absl::StatusOr<Place> Resolve(const torch::jit::Module& module, const std::string& name);

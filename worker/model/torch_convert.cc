@@ -102,8 +102,10 @@ bool AllFinite(absl::Span<const float> values) {
 absl::Status TorchStatus(const std::exception& e) {
   const auto* torch_error = dynamic_cast<const c10::Error*>(&e);
   absl::string_view text = torch_error != nullptr ? torch_error->what_without_backtrace() : e.what();
-  // The interpreter puts the module's source before the message and, in some cases, C++ frames after it.
-  if (const size_t at = text.rfind("RuntimeError: "); at != absl::string_view::npos) text.remove_prefix(at + 14);
+  // The interpreter puts the module's source before the message, under the exception's Python name, and sometimes C++ frames after it.
+  for (absl::string_view name : {"\nRuntimeError: ", "\nbuiltins."}) {
+    if (const size_t at = text.rfind(name); at != absl::string_view::npos) text.remove_prefix(at + name.size());
+  }
   if (const size_t at = text.find("\nException raised from"); at != absl::string_view::npos) text = text.substr(0, at);
   text = absl::StripAsciiWhitespace(text);
   return absl::InvalidArgumentError(absl::StrCat("torch: ", text.substr(0, kReasonBytesMax)));
