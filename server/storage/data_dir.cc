@@ -1,0 +1,100 @@
+#include "server/storage/data_dir.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+
+namespace ballast {
+namespace {
+
+std::string IdentityText(const ServerIdentity& id) {
+  return absl::StrCat("format=", kDataFormat, "\ncluster=", id.cluster, "\nserver=", id.server, "\nservers=", id.servers, "\n");
+}
+
+absl::StatusOr<UniqueFd> Lock(const std::string& dir) {
+  const std::string path = dir + "/LOCK";
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (fd.get() < 0) return FileError("open", path, errno);
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return FileError("lock", path, errno);
+    const std::string holder(absl::StripSuffix(ReadFile(path).value_or(""), "\n"));
+    return absl::FailedPreconditionError(absl::StrCat("data directory ", dir, " is in use by another ballast-server",
+                                                      holder.empty() ? "" : absl::StrCat(" (process ", holder, ")"),
+                                                      "; stop it, or give this server a directory of its own"));
+  }
+  const std::string pid = absl::StrCat(::getpid(), "\n");
+  if (::ftruncate(fd.get(), 0) != 0 || ::pwrite(fd.get(), pid.data(), pid.size(), 0) < 0) return FileError("write", path, errno);
+  return fd;
+}
+
+absl::Status CheckIdentity(const std::string& dir, const std::string& text, const ServerIdentity& want) {
+  std::map<std::string, std::string> have;
+  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    have.insert(std::pair<std::string, std::string>(absl::StrSplit(line, absl::MaxSplits('=', 1))));
+  }
+  const std::pair<const char*, std::string> wanted[] = {{"format", absl::StrCat(kDataFormat)},
+                                                        {"cluster", want.cluster},
+                                                        {"server", absl::StrCat(want.server)},
+                                                        {"servers", absl::StrCat(want.servers)}};
+  for (const auto& [key, value] : wanted) {
+    if (have[key] == value) continue;
+    return absl::FailedPreconditionError(absl::StrCat("data directory ", dir, " belongs to another server: its ", key, " is \"", have[key],
+                                                      "\", this server's is \"", value,
+                                                      "\"; start with the directory that this server wrote, or with an empty one"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> GrowIncarnation(const std::string& path) {
+  uint64_t incarnation = 0;
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (text.ok()) {
+    if (!absl::SimpleAtoi(*text, &incarnation)) return absl::DataLossError(absl::StrCat(path, " does not hold a number"));
+  } else if (!absl::IsNotFound(text.status())) {
+    return text.status();
+  }
+  ++incarnation;
+  if (absl::Status s = WriteFileAtomically(path, absl::StrCat(incarnation, "\n")); !s.ok()) return s;
+  return incarnation;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DataDir>> DataDir::Open(const std::string& dir, const ServerIdentity& identity) {
+  if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
+  absl::StatusOr<UniqueFd> lock = Lock(dir);
+  if (!lock.ok()) return lock.status();
+
+  const std::string path = dir + "/IDENTITY";
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (absl::IsNotFound(text.status())) {
+    // Without IDENTITY nothing may be here but what an open that was cut short leaves behind.
+    absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
+    if (!names.ok()) return names.status();
+    for (const std::string& name : *names) {
+      if (name == "LOCK" || name == "IDENTITY.new" || name == "lost+found") continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat("directory ", dir, " holds \"", name, "\" but no IDENTITY: not a data directory of ballast-server; give it an empty one"));
+    }
+    if (absl::Status s = WriteFileAtomically(path, IdentityText(identity)); !s.ok()) return s;
+  } else if (!text.ok()) {
+    return text.status();
+  } else if (absl::Status s = CheckIdentity(dir, *text, identity); !s.ok()) {
+    return s;
+  }
+
+  absl::StatusOr<uint64_t> incarnation = GrowIncarnation(dir + "/INCARNATION");
+  if (!incarnation.ok()) return incarnation.status();
+  return std::unique_ptr<DataDir>(new DataDir(dir, identity, *std::move(lock), *incarnation));
+}
+
+}  // namespace ballast

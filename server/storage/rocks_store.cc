@@ -1,0 +1,241 @@
+#include "server/storage/rocks_store.h"
+
+#include <rocksdb/convenience.h>
+#include <rocksdb/db.h>
+#include <rocksdb/file_checksum.h>
+#include <rocksdb/options.h>
+#include <rocksdb/sst_file_writer.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
+
+#include <atomic>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/storage/files.h"
+
+namespace ballast {
+namespace {
+
+constexpr char kBulkFamily[] = "blocks";
+constexpr uint64_t kBulkFileBytes = 256u << 20;  // a checkpoint is cut into files of this size
+
+absl::Status FromRocks(const rocksdb::Status& s, absl::string_view what) {
+  if (s.ok()) return absl::OkStatus();
+  const std::string text = absl::StrCat(what, ": ", s.ToString());
+  if (s.IsNotFound()) return absl::NotFoundError(text);
+  if (s.IsCorruption()) return absl::DataLossError(text);
+  if (s.IsNoSpace()) return absl::ResourceExhaustedError(text);
+  if (s.IsInvalidArgument()) return absl::InvalidArgumentError(text);
+  return absl::InternalError(text);
+}
+
+rocksdb::Slice ToSlice(absl::string_view s) { return rocksdb::Slice(s.data(), s.size()); }
+absl::string_view ToView(const rocksdb::Slice& s) { return absl::string_view(s.data(), s.size()); }
+
+// First key above every key with `prefix`. REQUIRES a prefix that does not end in 0xff.
+std::string PrefixEnd(absl::string_view prefix) {
+  std::string end(prefix);
+  ++end.back();
+  return end;
+}
+
+rocksdb::DBOptions DbOptions() {
+  rocksdb::DBOptions o;
+  o.create_if_missing = true;
+  o.create_missing_column_families = true;
+  // The default mode (point in time) may drop synced records after damage in the middle and still open; this one refuses.
+  o.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  o.track_and_verify_wals_in_manifest = true;  // a missing or short log file is found
+  o.recycle_log_file_num = 0;                  // recycled files can lose data in the mode above
+  o.manual_wal_flush = false;
+  o.paranoid_checks = true;
+  o.best_efforts_recovery = false;  // never start from less
+  o.max_bgerror_resume_count = 0;   // a failed write stops the server, nothing retries it
+  o.file_checksum_gen_factory = rocksdb::GetFileChecksumGenCrc32cFactory();
+  o.max_background_jobs = 2;
+  o.keep_log_file_num = 4;
+  o.max_log_file_size = 8u << 20;
+  return o;
+}
+
+rocksdb::ColumnFamilyOptions FamilyOptions(bool bulk) {
+  rocksdb::ColumnFamilyOptions o;
+  o.paranoid_file_checks = true;  // reads every new file back
+  o.compression = rocksdb::kNoCompression;
+  o.write_buffer_size = 16u << 20;
+  rocksdb::BlockBasedTableOptions table;
+  if (bulk) {
+    o.disable_auto_compactions = true;    // files are ingested whole and dropped whole
+    table.no_block_cache = true;          // values of 1 MiB are read once, at recovery
+    o.level0_slowdown_writes_trigger = o.level0_stop_writes_trigger = 1 << 20;  // nothing is ever merged, so nothing may wait for it
+  } else {
+    table.block_cache = rocksdb::NewLRUCache(8u << 20);
+  }
+  o.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return o;
+}
+
+class RocksStore : public Store {
+ public:
+  RocksStore(std::string dir, rocksdb::DB* db, std::vector<rocksdb::ColumnFamilyHandle*> families)
+      : dir_(std::move(dir)), db_(db), records_(families[0]), blocks_(families[1]) {
+    synced_.sync = true;
+    synced_.protection_bytes_per_key = 8;  // checks the write on its way through the memtable
+    verified_.verify_checksums = true;
+  }
+  ~RocksStore() override {
+    (void)db_->DestroyColumnFamilyHandle(records_);
+    (void)db_->DestroyColumnFamilyHandle(blocks_);
+    (void)db_->Close();
+  }
+
+  absl::Status Put(absl::string_view key, absl::string_view value) override {
+    return FromRocks(db_->Put(synced_, records_, ToSlice(key), ToSlice(value)), absl::StrCat("put ", key));
+  }
+
+  absl::StatusOr<std::string> Get(absl::string_view key) override {
+    std::string value;
+    rocksdb::Status s = db_->Get(verified_, records_, ToSlice(key), &value);
+    if (s.IsNotFound()) s = db_->Get(verified_, blocks_, ToSlice(key), &value);
+    if (absl::Status status = FromRocks(s, absl::StrCat("get ", key)); !status.ok()) return status;
+    return value;
+  }
+
+  absl::Status Delete(absl::string_view key) override {
+    rocksdb::WriteBatch batch(0, 0, synced_.protection_bytes_per_key, 0);
+    rocksdb::Status s = batch.Delete(records_, ToSlice(key));
+    if (s.ok()) s = batch.Delete(blocks_, ToSlice(key));
+    if (s.ok()) s = db_->Write(synced_, &batch);
+    return FromRocks(s, absl::StrCat("delete ", key));
+  }
+
+  absl::Status DeletePrefix(absl::string_view prefix) override {
+    if (prefix.empty() || prefix.back() == '\xff') return absl::InvalidArgumentError("DeletePrefix wants a plain, non-empty prefix");
+    const std::string end = PrefixEnd(prefix);
+    rocksdb::WriteBatch batch(0, 0, synced_.protection_bytes_per_key, 0);
+    rocksdb::Status s = batch.DeleteRange(records_, ToSlice(prefix), end);
+    if (s.ok()) s = batch.DeleteRange(blocks_, ToSlice(prefix), end);
+    if (s.ok()) s = db_->Write(synced_, &batch);
+    if (s.ok()) {  // gives the disk space back at once
+      const rocksdb::Slice from = ToSlice(prefix), to = end;
+      s = rocksdb::DeleteFilesInRange(db_.get(), blocks_, &from, &to, /*include_end=*/false);
+    }
+    return FromRocks(s, absl::StrCat("delete ", prefix, "*"));
+  }
+
+  absl::Status Scan(absl::string_view prefix, const std::function<bool(absl::string_view, absl::string_view)>& visit) override {
+    std::unique_ptr<rocksdb::Iterator> its[2] = {std::unique_ptr<rocksdb::Iterator>(db_->NewIterator(verified_, records_)),
+                                                 std::unique_ptr<rocksdb::Iterator>(db_->NewIterator(verified_, blocks_))};
+    for (auto& it : its) it->Seek(ToSlice(prefix));
+    const auto inside = [&](rocksdb::Iterator& it) { return it.Valid() && absl::StartsWith(ToView(it.key()), prefix); };
+    bool more = true;
+    while (more && (inside(*its[0]) || inside(*its[1]))) {
+      const bool second = !inside(*its[0]) || (inside(*its[1]) && its[1]->key().compare(its[0]->key()) < 0);
+      rocksdb::Iterator& it = *its[second];
+      more = visit(ToView(it.key()), ToView(it.value()));
+      it.Next();
+    }
+    for (auto& it : its) {
+      if (!it->status().ok()) return FromRocks(it->status(), absl::StrCat("scan ", prefix));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::unique_ptr<Bulk>> NewBulk() override;
+
+ private:
+  friend class RocksBulk;
+  const std::string dir_;
+  const std::unique_ptr<rocksdb::DB> db_;
+  rocksdb::ColumnFamilyHandle* const records_;
+  rocksdb::ColumnFamilyHandle* const blocks_;
+  rocksdb::WriteOptions synced_;
+  rocksdb::ReadOptions verified_;
+  std::atomic<uint64_t> next_bulk_{1};
+};
+
+class RocksBulk : public Store::Bulk {
+ public:
+  RocksBulk(RocksStore* store, std::string base)
+      : store_(store), base_(std::move(base)), options_(DbOptions(), FamilyOptions(/*bulk=*/true)) {}
+
+  ~RocksBulk() override {
+    writer_.reset();
+    for (const std::string& file : files_) (void)rocksdb::Env::Default()->DeleteFile(file);  // gone already when it was ingested
+  }
+
+  absl::Status Add(absl::string_view key, absl::string_view value) override {
+    if (writer_ == nullptr || writer_->FileSize() >= kBulkFileBytes) {
+      if (absl::Status s = NextFile(); !s.ok()) return s;
+    }
+    return FromRocks(writer_->Put(ToSlice(key), ToSlice(value)), absl::StrCat("write block ", key));
+  }
+
+  absl::Status Finish() override {
+    if (absl::Status s = CloseFile(); !s.ok() || files_.empty()) return s;
+    rocksdb::IngestExternalFileOptions ingest;
+    ingest.move_files = true;
+    ingest.allow_global_seqno = true;  // the same version may be written again after a crash
+    ingest.verify_checksums_before_ingest = false;  // the values carry their own, checked before they are believed
+    return FromRocks(store_->db_->IngestExternalFile(store_->blocks_, files_, ingest), absl::StrCat("ingest ", base_));
+  }
+
+ private:
+  absl::Status NextFile() {
+    if (absl::Status s = CloseFile(); !s.ok()) return s;
+    writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), options_, store_->blocks_, /*invalidate_page_cache=*/true);
+    files_.push_back(absl::StrCat(base_, "-", files_.size(), ".sst"));
+    return FromRocks(writer_->Open(files_.back()), absl::StrCat("create ", files_.back()));
+  }
+
+  absl::Status CloseFile() {  // synced by SstFileWriter
+    if (writer_ == nullptr) return absl::OkStatus();
+    const rocksdb::Status s = writer_->Finish();
+    writer_.reset();
+    return FromRocks(s, absl::StrCat("finish ", files_.back()));
+  }
+
+  RocksStore* const store_;
+  const std::string base_;
+  const rocksdb::Options options_;
+  std::unique_ptr<rocksdb::SstFileWriter> writer_;
+  std::vector<std::string> files_;
+};
+
+absl::StatusOr<std::unique_ptr<Store::Bulk>> RocksStore::NewBulk() {
+  return std::unique_ptr<Bulk>(new RocksBulk(this, absl::StrCat(dir_, "/bulk/", next_bulk_.fetch_add(1))));
+}
+
+// What a crash left of checkpoints that were not ingested.
+absl::Status EmptyBulkDir(const std::string& dir) {
+  if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
+  absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (absl::Status s = FromRocks(rocksdb::Env::Default()->DeleteFile(dir + "/" + name), name); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir) {
+  if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
+  if (absl::Status s = EmptyBulkDir(dir + "/bulk"); !s.ok()) return s;
+  const std::vector<rocksdb::ColumnFamilyDescriptor> families = {{rocksdb::kDefaultColumnFamilyName, FamilyOptions(/*bulk=*/false)},
+                                                                 {kBulkFamily, FamilyOptions(/*bulk=*/true)}};
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status s = rocksdb::DB::Open(DbOptions(), dir + "/db", families, &handles, &db);
+  if (!s.ok()) {
+    const std::string text = s.ToString();
+    if (absl::StrContains(text, "lock")) return absl::FailedPreconditionError(absl::StrCat("open ", dir, "/db: ", text));
+    return absl::DataLossError(absl::StrCat("open ", dir, "/db: ", text));
+  }
+  return std::unique_ptr<Store>(new RocksStore(dir, db, std::move(handles)));
+}
+
+}  // namespace ballast

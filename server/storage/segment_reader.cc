@@ -1,0 +1,181 @@
+#include "server/storage/segment_reader.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/storage/files.h"
+
+namespace ballast {
+namespace {
+
+constexpr absl::string_view kSuffix = ".log";
+
+absl::Status Loss(const std::string& dir, uint64_t segment, uint64_t offset, absl::string_view what) {
+  return absl::DataLossError(absl::StrCat(SegmentPath(dir, segment), " at byte ", offset, ": ", what));
+}
+
+absl::Status SyncFile(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return FileError("open", path, errno);
+  if (::fsync(fd.get()) != 0) return FileError("fsync", path, errno);
+  return absl::OkStatus();
+}
+
+// Reads segment after segment and keeps the place where the log stands.
+class Reader {
+ public:
+  using Visit = absl::FunctionRef<absl::Status(const RecordHeader&, const LogPosition&, absl::string_view)>;
+  Reader(const std::string& dir, bool sync_first, Visit visit) : dir_(dir), sync_first_(sync_first), visit_(visit) {}
+
+  absl::Status ReadSegment(uint64_t segment) {
+    const std::string path = SegmentPath(dir_, segment);
+    if (sync_first_) {
+      if (absl::Status s = SyncFile(path); !s.ok()) return s;
+    }
+    absl::StatusOr<std::string> bytes = ReadFile(path);
+    if (!bytes.ok()) return bytes.status();
+    end_.last_segment = segment;
+    if (segment == 1) anchored_ = true;  // the log from its first record on: sequence 1, chain 0
+
+    SegmentScanner scanner = anchored_ ? SegmentScanner(*bytes, segment, end_.next_sequence, end_.chain) : SegmentScanner(*bytes, segment);
+    ScanResult result = scanner.Next();
+    if (result != ScanResult::kRecord) return NothingHere(segment, *bytes, scanner, result);
+    for (; result == ScanResult::kRecord; result = scanner.Next()) {
+      anchored_ = true;
+      const RecordHeader& header = scanner.header();
+      if (header.kind == RecordKind::kPad) continue;
+      const LogPosition at{header.sequence, segment, scanner.record_offset()};
+      if (absl::Status s = visit_(header, at, scanner.body()); !s.ok()) return s;
+    }
+    end_.next_sequence = scanner.next_sequence();
+    end_.chain = scanner.last_chain();
+    end_.tail_segment = segment;
+    end_.tail_offset = scanner.offset();
+    end_.bytes += scanner.offset();
+    if (result == ScanResult::kCorrupt) return Corrupt(segment, scanner);
+    if (result == ScanResult::kTorn) NoteTorn(segment, scanner.offset());
+    return absl::OkStatus();
+  }
+
+  const LogEnd& end() const { return end_; }
+
+ private:
+  absl::Status Corrupt(uint64_t segment, const SegmentScanner& scanner) const {
+    return Loss(dir_, segment, scanner.offset(), scanner.status().message());
+  }
+
+  void NoteTorn(uint64_t segment, uint64_t offset) {
+    end_.torn_segment = segment;
+    end_.torn_offset = offset;
+  }
+
+  // A segment whose first record does not continue the log. It may hold what a crash left of unsynced writes, or nothing yet. But if any
+  // record in it knew that the missing ones were on disk, they are lost.
+  absl::Status NothingHere(uint64_t segment, const std::string& bytes, const SegmentScanner& scanner, ScanResult result) {
+    const uint64_t synced = HighestSynced(bytes, segment);
+    if (anchored_ && synced >= end_.next_sequence) {
+      return Loss(dir_, segment, 0,
+                  absl::StrCat("the log before it ends at record ", end_.next_sequence - 1, ", but record ", synced, " was on disk: records are lost"));
+    }
+    // The oldest segment was complete when the ones before it were cut: what is wrong in it is damage.
+    if (result == ScanResult::kCorrupt || (result == ScanResult::kTorn && !anchored_)) return Corrupt(segment, scanner);
+    if (result != ScanResult::kEnd) NoteTorn(segment, 0);
+    return absl::OkStatus();
+  }
+
+  const std::string dir_;
+  const bool sync_first_;
+  const Visit visit_;
+  bool anchored_ = false;  // end_.next_sequence and end_.chain are known
+  LogEnd end_;
+};
+
+}  // namespace
+
+std::string SegmentPath(const std::string& dir, uint64_t segment) { return absl::StrFormat("%s/%08d.log", dir, segment); }
+
+absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir) {
+  std::vector<uint64_t> segments;
+  absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
+  if (absl::IsNotFound(names.status())) return segments;
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (!absl::EndsWith(name, kSuffix)) continue;
+    const std::string digits = name.substr(0, name.size() - kSuffix.size());
+    uint64_t number = 0;
+    const bool numeric = digits.size() >= 8 && std::all_of(digits.begin(), digits.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
+    if (numeric && absl::SimpleAtoi(digits, &number)) segments.push_back(number);
+  }
+  std::sort(segments.begin(), segments.end());
+  return segments;
+}
+
+absl::StatusOr<std::vector<std::string>> ListSpares(const std::string& dir) {
+  absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
+  if (!names.ok()) return names.status();
+  std::vector<std::string> spares;
+  for (const std::string& name : *names) {
+    if (absl::StartsWith(name, "spare-")) spares.push_back(name);
+  }
+  std::sort(spares.begin(), spares.end());
+  return spares;
+}
+
+absl::StatusOr<LogEnd> ReadLog(const std::string& dir, bool sync_first,
+                               absl::FunctionRef<absl::Status(const RecordHeader&, const LogPosition&, absl::string_view)> visit) {
+  absl::StatusOr<std::vector<uint64_t>> segments = ListSegments(dir);
+  if (!segments.ok()) return segments.status();
+  Reader reader(dir, sync_first, visit);
+  for (size_t i = 0; i < segments->size(); ++i) {
+    const uint64_t segment = (*segments)[i];
+    if (i > 0 && segment != (*segments)[i - 1] + 1) {
+      return absl::DataLossError(absl::StrCat(SegmentPath(dir, (*segments)[i - 1] + 1), " is missing, but later segments are there"));
+    }
+    if (absl::Status s = reader.ReadSegment(segment); !s.ok()) return s;
+  }
+  return reader.end();
+}
+
+absl::StatusOr<std::string> ReadRecordAt(const std::string& dir, const LogPosition& at, RecordKind kind) {
+  const std::string path = SegmentPath(dir, at.segment);
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) return FileError("open", path, errno);
+  const auto read = [&](uint64_t offset, uint64_t bytes) -> absl::StatusOr<std::string> {
+    std::string out(bytes, '\0');
+    for (size_t done = 0; done < out.size();) {
+      const ssize_t n = ::pread(fd.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return FileError(absl::StrCat("read at byte ", offset, " of"), path, errno);
+      if (n == 0) return Loss(dir, at.segment, offset, "the file ends inside a record");
+      done += static_cast<size_t>(n);
+    }
+    return out;
+  };
+  absl::StatusOr<std::string> raw = read(at.offset, kRecordHeaderBytes);
+  if (!raw.ok()) return raw.status();
+  absl::StatusOr<RecordHeader> header = ParseRecordHeader(*raw);
+  if (!header.ok()) return Loss(dir, at.segment, at.offset, header.status().message());
+  if (header->segment != at.segment || header->sequence != at.sequence || header->kind != kind || header->body_bytes > kRecordBodyMax) {
+    return Loss(dir, at.segment, at.offset, absl::StrCat("expected record ", at.sequence, ", found ", header->sequence));
+  }
+  absl::StatusOr<std::string> body = read(at.offset + kRecordHeaderBytes, header->body_bytes);
+  if (!body.ok()) return body;
+  RecordHeader again = *header;
+  char encoded[kRecordHeaderBytes];
+  const absl::string_view piece = *body;
+  EncodeRecordHeader(again, absl::MakeConstSpan(&piece, 1), absl::MakeSpan(encoded));
+  if (again.chain != header->chain) return Loss(dir, at.segment, at.offset, "the record does not match its checksum");
+  return body;
+}
+
+}  // namespace ballast

@@ -1,0 +1,97 @@
+// The contract of store.h, on both implementations.
+#include "server/storage/store.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server/storage/memory_store.h"
+#include "server/storage/rocks_store.h"
+
+namespace ballast {
+namespace {
+
+using Entries = std::vector<std::pair<std::string, std::string>>;
+
+class StoreTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    std::string dir = ::testing::TempDir() + "/store_XXXXXX";
+    dir_ = ::mkdtemp(dir.data());
+    Open();
+  }
+  void Open() {
+    if (!GetParam()) {
+      if (store_ == nullptr) store_ = std::make_unique<MemoryStore>();
+      return;
+    }
+    store_.reset();
+    auto store = OpenRocksStore(dir_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+  }
+  Entries All(const std::string& prefix) {
+    Entries out;
+    EXPECT_TRUE(store_->Scan(prefix, [&](absl::string_view k, absl::string_view v) { return out.emplace_back(k, v), true; }).ok());
+    return out;
+  }
+  void AddBulk(const Entries& entries) {
+    auto bulk = store_->NewBulk();
+    ASSERT_TRUE(bulk.ok()) << bulk.status();
+    for (const auto& [key, value] : entries) ASSERT_TRUE((*bulk)->Add(key, value).ok());
+    const absl::Status s = (*bulk)->Finish();
+    ASSERT_TRUE(s.ok()) << s;
+  }
+  std::string dir_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_P(StoreTest, RecordsAndBlocksSurviveReopen) {
+  ASSERT_TRUE(store_->Put("run/a", "1").ok());
+  AddBulk({{"ckpt/a/1", std::string(1 << 20, 'x')}, {"ckpt/a/2", "y"}});
+  ASSERT_TRUE(store_->Put("ckpt/a/meta", "m").ok());
+  Open();
+  EXPECT_EQ(store_->Get("run/a").value(), "1");
+  EXPECT_EQ(store_->Get("ckpt/a/1").value(), std::string(1 << 20, 'x'));
+  EXPECT_EQ(All("ckpt/a/"), (Entries{{"ckpt/a/1", std::string(1 << 20, 'x')}, {"ckpt/a/2", "y"}, {"ckpt/a/meta", "m"}}));
+  EXPECT_EQ(store_->Get("run/b").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_P(StoreTest, DeletePrefixTakesRecordsAndBlocksAndNothingElse) {
+  AddBulk({{"ckpt/a/1", "x"}, {"ckpt/a/2", "y"}});
+  AddBulk({{"ckpt/ab/1", "z"}});
+  ASSERT_TRUE(store_->Put("ckpt/a/meta", "m").ok());
+  ASSERT_TRUE(store_->DeletePrefix("ckpt/a/").ok());
+  EXPECT_EQ(All("ckpt/"), (Entries{{"ckpt/ab/1", "z"}}));
+  Open();
+  EXPECT_EQ(All("ckpt/"), (Entries{{"ckpt/ab/1", "z"}}));
+  ASSERT_TRUE(store_->Delete("ckpt/ab/1").ok());
+  EXPECT_TRUE(All("").empty());
+}
+
+TEST_P(StoreTest, BlocksWrittenAgainReplaceTheOldOnes) {
+  AddBulk({{"ckpt/a/1", "x"}});
+  AddBulk({{"ckpt/a/1", "y"}});
+  EXPECT_EQ(store_->Get("ckpt/a/1").value(), "y");
+}
+
+TEST_P(StoreTest, UnfinishedBulkLeavesNothing) {
+  {
+    auto bulk = store_->NewBulk();
+    ASSERT_TRUE(bulk.ok());
+    ASSERT_TRUE((*bulk)->Add("ckpt/a/1", "x").ok());
+  }
+  EXPECT_TRUE(All("").empty());
+  Open();
+  EXPECT_TRUE(All("").empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Implementations, StoreTest, ::testing::Bool(), [](const auto& info) { return info.param ? "Rocks" : "Memory"; });
+
+}  // namespace
+}  // namespace ballast
