@@ -73,6 +73,10 @@ BALLAST_INLINE void Int8EncodeResidualBody(const float* __restrict grad, float* 
   for (; (g + 1) * kGroupElems <= n; ++g) {
     const size_t at = g * kGroupElems;
     for (size_t i = 0; i < kGroupElems; ++i) e[i] = grad[at + i] + residual[at + i];
+    for (size_t i = 0; i < kGroupElems; i += 16) {  // the next group, while this one is quantized
+      __builtin_prefetch(grad + at + kGroupElems + i);
+      __builtin_prefetch(residual + at + kGroupElems + i, 1);
+    }
     QuantizeGroup<true>(e, kGroupElems, out + 4 * g, codes + at, residual + at);
   }
   const size_t at = g * kGroupElems;
@@ -159,44 +163,71 @@ BALLAST_INLINE void Fp32AddBody(const F32* __restrict in, size_t n, float* __res
 BALLAST_DISPATCH(void, Fp32EncodeResidual, (const float* grad, float* residual, size_t n, F32* out), (grad, residual, n, out))
 BALLAST_DISPATCH(void, Fp32Add, (const F32* in, size_t n, float* out), (in, n, out))
 
-// Largest magnitude and sum of squares of decoded values. Sixteen sums, by index modulo 16: the same order for any vector width.
+// Largest magnitude and sum of squares of decoded values. Sixteen sums, by index modulo 16: the same order for any vector width. Vector types,
+// because the compiler does not find this by itself; they compile to whatever the target has.
 struct Summary {
   uint32_t max_bits = 0;
   double norm2 = 0;
 };
-template <typename In, typename ToFloat>
-BALLAST_INLINE Summary Summarize(const In* __restrict in, size_t n, ToFloat to_float) {
-  constexpr size_t kLanes = 16;
-  double sums[kLanes] = {};
-  int32_t most[kLanes] = {};
-  size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) {
-      const float x = to_float(in[i + j]);
-      most[j] = std::max(most[j], static_cast<int32_t>(std::bit_cast<uint32_t>(x) & kMagnitude));
-      sums[j] += static_cast<double>(x) * static_cast<double>(x);
-    }
+constexpr size_t kLanes = 16;
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Shorts __attribute__((vector_size(2 * kLanes)));
+typedef float HalfFloats __attribute__((vector_size(2 * kLanes)));
+typedef double HalfDoubles __attribute__((vector_size(4 * kLanes)));
+
+struct LoadFp32 {
+  static constexpr size_t kBytes = 4;
+  BALLAST_INLINE void operator()(const char* in, Floats* out) const { std::memcpy(out, in, sizeof(*out)); }
+};
+struct LoadBf16 {
+  static constexpr size_t kBytes = 2;
+  BALLAST_INLINE void operator()(const char* in, Floats* out) const {
+    Shorts codes;
+    std::memcpy(&codes, in, sizeof(codes));
+    const Ints bits = __builtin_convertvector(codes, Ints) << 16;
+    std::memcpy(out, &bits, sizeof(*out));
   }
-  for (; i < n; ++i) {
-    const float x = to_float(in[i]);
-    most[0] = std::max(most[0], static_cast<int32_t>(std::bit_cast<uint32_t>(x) & kMagnitude));
-    sums[0] += static_cast<double>(x) * static_cast<double>(x);
+};
+
+template <typename Load>
+BALLAST_INLINE void AddToSummary(const char* in, Load load, Ints* most, HalfDoubles* sums) {
+  Floats x;
+  load(in, &x);
+  Ints bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  bits &= static_cast<int32_t>(kMagnitude);
+  *most = bits > *most ? bits : *most;
+  HalfFloats half[2];
+  std::memcpy(half, &x, sizeof(x));
+  for (int i = 0; i < 2; ++i) {
+    const HalfDoubles wide = __builtin_convertvector(half[i], HalfDoubles);
+    sums[i] += wide * wide;
+  }
+}
+
+template <typename Load>
+BALLAST_INLINE Summary Summarize(const char* in, size_t n, Load load) {
+  Ints most = {};
+  HalfDoubles sums[2] = {};
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) AddToSummary(in + Load::kBytes * i, load, &most, sums);
+  if (i < n) {
+    char rest[Load::kBytes * kLanes] = {};
+    std::memcpy(rest, in + Load::kBytes * i, Load::kBytes * (n - i));
+    AddToSummary(rest, load, &most, sums);
   }
   Summary out;
   for (size_t j = 0; j < kLanes; ++j) {
     out.max_bits = std::max(out.max_bits, static_cast<uint32_t>(most[j]));
-    out.norm2 += sums[j];
+    out.norm2 += sums[j / 8][j % 8];
   }
   return out;
 }
-BALLAST_INLINE Summary SummarizeFp32Body(const F32* in, size_t n) {
-  return Summarize(in, n, [](F32 x) __attribute__((always_inline)) { return x.v; });
-}
-BALLAST_INLINE Summary SummarizeBf16Body(const U16* in, size_t n) {
-  return Summarize(in, n, [](U16 x) __attribute__((always_inline)) { return FromBf16(x.v); });
-}
-BALLAST_DISPATCH(Summary, SummarizeFp32, (const F32* in, size_t n), (in, n))
-BALLAST_DISPATCH(Summary, SummarizeBf16, (const U16* in, size_t n), (in, n))
+BALLAST_INLINE Summary SummarizeFp32Body(const char* in, size_t n) { return Summarize(in, n, LoadFp32()); }
+BALLAST_INLINE Summary SummarizeBf16Body(const char* in, size_t n) { return Summarize(in, n, LoadBf16()); }
+BALLAST_DISPATCH(Summary, SummarizeFp32, (const char* in, size_t n), (in, n))
+BALLAST_DISPATCH(Summary, SummarizeBf16, (const char* in, size_t n), (in, n))
 
 // Sum of the squares of up to 256 codes (fits easily) and the smallest code.
 struct CodeSummary {
@@ -287,9 +318,9 @@ absl::Status CheckEncoded(Codec codec, uint64_t count, absl::string_view bytes, 
   if (norm2 == nullptr) norm2 = &ignored;
   switch (codec) {
     case Codec::kFp32:
-      return CheckSummary(SummarizeFp32(reinterpret_cast<const F32*>(bytes.data()), count), norm2);
+      return CheckSummary(SummarizeFp32(bytes.data(), count), norm2);
     case Codec::kBf16:
-      return CheckSummary(SummarizeBf16(reinterpret_cast<const U16*>(bytes.data()), count), norm2);
+      return CheckSummary(SummarizeBf16(bytes.data(), count), norm2);
     case Codec::kInt8:
       return CheckInt8(count, bytes, norm2);
     case Codec::kI64:
@@ -326,7 +357,7 @@ void DecodeAddRange(Codec codec, absl::string_view bytes, uint64_t count, uint64
 }
 
 double SumOfSquares(absl::Span<const float> values) {
-  return SummarizeFp32(reinterpret_cast<const F32*>(values.data()), values.size()).norm2;
+  return SummarizeFp32(reinterpret_cast<const char*>(values.data()), values.size()).norm2;
 }
 
 uint64_t CountNonfinite(absl::Span<const float> values) {

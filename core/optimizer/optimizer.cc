@@ -40,7 +40,7 @@ enum class Decay { kNone, kIntoGradient, kDecoupled };
 template <Decay kMode>
 BALLAST_INLINE void AdamLoop(const float* __restrict hyper, const float* __restrict grad, float* __restrict w, float* __restrict m,
                              float* __restrict v, size_t n) {
-  const float decay = hyper[hyper_at::kDecay], step_size = hyper[hyper_at::kStepSize], eps = hyper[hyper_at::kEps], correction = hyper[hyper_at::kSqrtCorrection2];
+  const float decay = hyper[hyper_at::kDecay], step_size = hyper[hyper_at::kStepSize], eps = hyper[hyper_at::kEps], correction = hyper[hyper_at::kCorrection2];
   const float take1 = hyper[hyper_at::kOneMinusBeta1], keep2 = hyper[hyper_at::kBeta2], take2 = hyper[hyper_at::kOneMinusBeta2];
   for (size_t i = 0; i < n; ++i) {
     float g = grad[i];
@@ -51,7 +51,7 @@ BALLAST_INLINE void AdamLoop(const float* __restrict hyper, const float* __restr
     const float second = keep2 * v[i] + take2 * (g * g);
     m[i] = first;
     v[i] = second;
-    w[i] = x - step_size * (first / (std::sqrt(second) / correction + eps));
+    w[i] = x - step_size * (first / (std::sqrt(second) * correction + eps));
   }
 }
 

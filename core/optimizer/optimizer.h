@@ -36,13 +36,13 @@ enum : size_t {     //    SGD              Adam                  AdamW
   kMomentum = 2,    //    momentum         1 - beta1             1 - beta1
   kDampen = 3,      //    1 - dampening    beta2                 beta2
   kNesterov = 4,    //    0 or 1           1 - beta2             1 - beta2
-  kFirst = 5,       //    1 at step 1      sqrt(1 - beta2^t)     sqrt(1 - beta2^t)
+  kFirst = 5,       //    1 at step 1      1/sqrt(1 - beta2^t)   1/sqrt(1 - beta2^t)
   kEps = 6,         //    0                eps                   eps
   kStepSize = 7,    //    0                lr / (1 - beta1^t)    lr / (1 - beta1^t)
   kOneMinusBeta1 = kMomentum,
   kBeta2 = kDampen,
   kOneMinusBeta2 = kNesterov,
-  kSqrtCorrection2 = kFirst,
+  kCorrection2 = kFirst,
 };
 }  // namespace hyper_at
 
@@ -66,7 +66,7 @@ using Slots = std::array<float*, kSlotsMax>;
 //   SGD    g += decay * w (if decay != 0); with a slot b: b = first ? g : momentum * b + dampen * g;
 //          g = nesterov ? g + momentum * b : b;  w = w - lr * g
 //   Adam   g += decay * w (if decay != 0); m = m + (1-beta1) * (g - m); v = beta2 * v + (1-beta2) * (g * g);
-//          w = w - step_size * (m / (sqrt(v) / sqrt_correction2 + eps))
+//          w = w - step_size * (m / (sqrt(v) * correction2 + eps))
 //   AdamW  w = w * decay; then as Adam without decay
 void ApplyOptimizer(uint32_t kernel_id, absl::Span<const float> hyper, absl::Span<const float> grad, absl::Span<float> w, const Slots& slots);
 

@@ -135,7 +135,7 @@ TEST(Hyper, HoldsEveryGroup) {
   EXPECT_FLOAT_EQ(h[8 + hyper_at::kLr], 0.005f);
   EXPECT_EQ(h[8 + hyper_at::kDecay], 1.0f);
   EXPECT_FLOAT_EQ(h[hyper_at::kStepSize], 0.01f / (1 - 0.729f));
-  EXPECT_FLOAT_EQ(h[hyper_at::kSqrtCorrection2], std::sqrt(0.002997001f));
+  EXPECT_FLOAT_EQ(h[hyper_at::kCorrection2], 1 / std::sqrt(0.002997001f));
 }
 
 TEST(Schedule, WarmsUpThenFollowsACosine) {

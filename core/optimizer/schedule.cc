@@ -56,7 +56,7 @@ std::vector<float> HyperOf(const OptimizerSpec& optimizer, const ScheduleSpec& s
     h[hyper_at::kOneMinusBeta1] = static_cast<float>(1 - optimizer.beta1);
     h[hyper_at::kBeta2] = static_cast<float>(optimizer.beta2);
     h[hyper_at::kOneMinusBeta2] = static_cast<float>(1 - optimizer.beta2);
-    h[hyper_at::kSqrtCorrection2] = static_cast<float>(std::sqrt(correction2));
+    h[hyper_at::kCorrection2] = static_cast<float>(1 / std::sqrt(correction2));
     h[hyper_at::kEps] = static_cast<float>(optimizer.eps);
     h[hyper_at::kStepSize] = static_cast<float>(lr / correction1);
   }
