@@ -163,8 +163,8 @@ BALLAST_INLINE void Fp32AddBody(const F32* __restrict in, size_t n, float* __res
 BALLAST_DISPATCH(void, Fp32EncodeResidual, (const float* grad, float* residual, size_t n, F32* out), (grad, residual, n, out))
 BALLAST_DISPATCH(void, Fp32Add, (const F32* in, size_t n, float* out), (in, n, out))
 
-// Largest magnitude and sum of squares of decoded values. Sixteen sums, by index modulo 16: the same order for any vector width. Vector types,
-// because the compiler does not find this by itself; they compile to whatever the target has.
+// Largest magnitude and sum of squares of decoded values. Sixteen sums, by index modulo 16: the same order for any vector width. Vector
+// types, because the compiler does not find this by itself; they compile to whatever the target has.
 struct Summary {
   uint32_t max_bits = 0;
   double norm2 = 0;

@@ -75,7 +75,8 @@ void BM_DecodeAndStep(benchmark::State& state) {
   std::vector<char> bytes(EncodedBytes(codec, n) + 4096);
   Encode(codec, absl::MakeConstSpan(&w[0], n), absl::MakeSpan(bytes.data(), EncodedBytes(codec, n)));
   const absl::string_view view(bytes.data(), EncodedBytes(codec, n));
-  const std::vector<float> hyper = {0.01f, 0, 0.1f, 0.999f, kernel == kKernelSgd ? 0.0f : 0.001f, kernel == kKernelSgd ? 0.0f : 0.9f, 1e-8f, 0.01f};
+  const std::vector<float> hyper = {0.01f, 0,    0.1f, 0.999f, kernel == kKernelSgd ? 0.0f : 0.001f, kernel == kKernelSgd ? 0.0f : 0.9f,
+                                    1e-8f, 0.01f};
   constexpr size_t kPiece = 2048;
   alignas(64) float acc[kPiece];
   for (auto _ : state) {

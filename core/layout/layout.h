@@ -19,11 +19,11 @@
 namespace ballast {
 
 inline constexpr uint32_t kShardsMax = 1024;
-inline constexpr uint32_t kGroupsMax = 1024;                  // parameter groups of an optimizer
-inline constexpr uint64_t kRunBytesMax = uint64_t{1} << 44;   // values of all tensors, without optimizer slots
+inline constexpr uint32_t kGroupsMax = 1024;                 // parameter groups of an optimizer
+inline constexpr uint64_t kRunBytesMax = uint64_t{1} << 44;  // values of all tensors, without optimizer slots
 inline constexpr size_t kTensorNameBytesMax = 1024;
 inline constexpr size_t kTensorDimsMax = 32;
-inline constexpr size_t kChunkBlocksMax = 4096;               // bounds the head of a chunk as kChunkPayloadMax bounds its payload
+inline constexpr size_t kChunkBlocksMax = 4096;  // bounds the head of a chunk as kChunkPayloadMax bounds its payload
 
 // Bytes of one element as the servers store it.
 uint64_t ElementBytes(DType dtype);

@@ -67,7 +67,8 @@ TEST(Layout, EveryShardGetsItsShare) {
     ExpectCovers(tensors, layout);
     const std::vector<uint64_t> load = Load(tensors, layout, shards);
     const uint64_t total = std::accumulate(load.begin(), load.end(), uint64_t{0});
-    for (uint64_t bytes : load) EXPECT_NEAR(static_cast<double>(bytes), static_cast<double>(total) / shards, 0.25 * static_cast<double>(total) / shards) << shards;
+    for (uint64_t bytes : load)
+      EXPECT_NEAR(static_cast<double>(bytes), static_cast<double>(total) / shards, 0.25 * static_cast<double>(total) / shards) << shards;
   }
 }
 
@@ -83,7 +84,8 @@ TEST(Layout, OneSmallTensorIsStillSplit) {
 TEST(Layout, IsDeterministicAndOrdered) {
   const Layout a = *MakeLayout(Demo(), 3), b = *MakeLayout(Demo(), 3);
   EXPECT_EQ(a, b);
-  EXPECT_TRUE(std::is_sorted(a.begin(), a.end(), [](const Block& x, const Block& y) { return std::tie(x.tensor, x.first) < std::tie(y.tensor, y.first); }));
+  EXPECT_TRUE(std::is_sorted(a.begin(), a.end(),
+                             [](const Block& x, const Block& y) { return std::tie(x.tensor, x.first) < std::tie(y.tensor, y.first); }));
 }
 
 TEST(Layout, LargeTensorsBecomeBlocksOfTheLimit) {

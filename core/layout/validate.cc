@@ -32,7 +32,8 @@ bool IsRunName(absl::string_view name) {
 }
 
 bool IsSha256(absl::string_view text) {
-  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) { return absl::ascii_isxdigit(c) && !absl::ascii_isupper(c); });
+  return text.size() == 64 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return absl::ascii_isxdigit(c) && !absl::ascii_isupper(c); });
 }
 
 absl::Status CheckShape(const TensorSpec& t, absl::string_view field, uint64_t& run_bytes) {
@@ -40,7 +41,8 @@ absl::Status CheckShape(const TensorSpec& t, absl::string_view field, uint64_t& 
   uint64_t bytes = ElementBytes(t.dtype);
   for (int64_t d : t.shape) {
     if (d < 1) return Bad(absl::StrCat(field, ".shape"), absl::StrCat("a dimension of ", d), "1 or more (leave empty tensors out)");
-    if (static_cast<uint64_t>(d) > kRunBytesMax / bytes) return Bad(absl::StrCat(field, ".shape"), "too large", absl::StrCat(kRunBytesMax, " bytes"));
+    if (static_cast<uint64_t>(d) > kRunBytesMax / bytes)
+      return Bad(absl::StrCat(field, ".shape"), "too large", absl::StrCat(kRunBytesMax, " bytes"));
     bytes *= static_cast<uint64_t>(d);
   }
   run_bytes += bytes;
@@ -49,7 +51,8 @@ absl::Status CheckShape(const TensorSpec& t, absl::string_view field, uint64_t& 
 }
 
 absl::Status CheckRule(const TensorSpec& t, absl::string_view field) {
-  if (t.dtype != DType::kF32 && t.dtype != DType::kI64) return Bad(absl::StrCat(field, ".dtype"), absl::StrCat(static_cast<int>(t.dtype)), "F32, I64");
+  if (t.dtype != DType::kF32 && t.dtype != DType::kI64)
+    return Bad(absl::StrCat(field, ".dtype"), absl::StrCat(static_cast<int>(t.dtype)), "F32, I64");
   if (t.rule < UpdateRule::kOpt || t.rule > UpdateRule::kSet) {
     return Bad(absl::StrCat(field, ".rule"), absl::StrCat(static_cast<int>(t.rule)), "OPT, SUM, MEAN, SET");
   }
@@ -63,7 +66,8 @@ absl::Status CheckName(const std::string& name, absl::string_view field, absl::f
   if (name.empty() || name.size() > kTensorNameBytesMax) {
     return Bad(absl::StrCat(field, ".name"), absl::StrCat(name.size(), " bytes long"), absl::StrCat("1 to ", kTensorNameBytesMax));
   }
-  if (!names.insert(name).second) return Bad(absl::StrCat(field, ".name"), absl::StrCat("\"", name, "\" again"), "unique names and aliases");
+  if (!names.insert(name).second)
+    return Bad(absl::StrCat(field, ".name"), absl::StrCat("\"", name, "\" again"), "unique names and aliases");
   return absl::OkStatus();
 }
 
@@ -100,7 +104,8 @@ absl::Status CheckSchedule(const ScheduleSpec& schedule, double lr) {
     return Bad("schedule.kind", absl::StrCat(static_cast<int>(schedule.kind)), "CONSTANT, WARMUP_COSINE");
   }
   if (schedule.total_steps <= schedule.warmup_steps) {
-    return Bad("schedule.total_steps", absl::StrCat(schedule.total_steps), absl::StrCat("more than warmup_steps (", schedule.warmup_steps, ")"));
+    return Bad("schedule.total_steps", absl::StrCat(schedule.total_steps),
+               absl::StrCat("more than warmup_steps (", schedule.warmup_steps, ")"));
   }
   return CheckRange("schedule.min_lr", schedule.min_lr, 0, lr);
 }
@@ -126,7 +131,8 @@ absl::Status CheckCodecs(const RunSpec& spec) {
 
 absl::Status CheckInit(const InitSpec& init) {
   if (!init.weights_sha256.empty() && !init.run.empty()) return Bad("init", "both weights and a run", "one of them, or neither");
-  if (!init.weights_sha256.empty() && !IsSha256(init.weights_sha256)) return Bad("init.weights_sha256", "not a digest", "64 lower-case hex digits");
+  if (!init.weights_sha256.empty() && !IsSha256(init.weights_sha256))
+    return Bad("init.weights_sha256", "not a digest", "64 lower-case hex digits");
   if (!init.run.empty() && !IsRunName(init.run)) return Bad("init.run", absl::StrCat("\"", init.run, "\""), "[A-Za-z0-9._-]{1,100}");
   return absl::OkStatus();
 }
@@ -150,8 +156,10 @@ absl::Status ValidateTensors(absl::Span<const TensorSpec> tensors) {
 }
 
 absl::Status ValidateSpec(const RunSpec& spec) {
-  if (!IsRunName(spec.name)) return Bad("name", absl::StrCat("\"", spec.name.substr(0, 120), "\""), "[A-Za-z0-9._-]{1,100}, not \".\" or \"..\"");
-  if (!IsSha256(spec.model_sha256)) return Bad("model_sha256", absl::StrCat("\"", spec.model_sha256.substr(0, 80), "\""), "64 lower-case hex digits");
+  if (!IsRunName(spec.name))
+    return Bad("name", absl::StrCat("\"", spec.name.substr(0, 120), "\""), "[A-Za-z0-9._-]{1,100}, not \".\" or \"..\"");
+  if (!IsSha256(spec.model_sha256))
+    return Bad("model_sha256", absl::StrCat("\"", spec.model_sha256.substr(0, 80), "\""), "64 lower-case hex digits");
   absl::Status s = ValidateTensors(spec.tensors);
   s.Update(CheckOptimizer(spec.optimizer));
   s.Update(CheckSchedule(spec.schedule, spec.optimizer.lr));

@@ -9,8 +9,10 @@ namespace {
 
 // The switches are template arguments, so that each loop below is straight-line code that vectorises.
 template <bool kDecayOn, bool kSlot, bool kFirstStep, bool kNesterovOn>
-BALLAST_INLINE void SgdLoop(const float* __restrict hyper, const float* __restrict grad, float* __restrict w, float* __restrict b, size_t n) {
-  const float lr = hyper[hyper_at::kLr], decay = hyper[hyper_at::kDecay], momentum = hyper[hyper_at::kMomentum], dampen = hyper[hyper_at::kDampen];
+BALLAST_INLINE void SgdLoop(const float* __restrict hyper, const float* __restrict grad, float* __restrict w, float* __restrict b,
+                            size_t n) {
+  const float lr = hyper[hyper_at::kLr], decay = hyper[hyper_at::kDecay], momentum = hyper[hyper_at::kMomentum],
+              dampen = hyper[hyper_at::kDampen];
   for (size_t i = 0; i < n; ++i) {
     float g = grad[i];
     if (kDecayOn) g = g + decay * w[i];
@@ -25,12 +27,15 @@ BALLAST_INLINE void SgdLoop(const float* __restrict hyper, const float* __restri
 
 BALLAST_INLINE void SgdBody(const float* hyper, const float* grad, float* w, float* b, size_t n) {
   const bool decay = hyper[hyper_at::kDecay] != 0, nesterov = hyper[hyper_at::kNesterov] != 0, first = hyper[hyper_at::kFirst] != 0;
-  if (b == nullptr) return decay ? SgdLoop<true, false, false, false>(hyper, grad, w, b, n) : SgdLoop<false, false, false, false>(hyper, grad, w, b, n);
+  if (b == nullptr)
+    return decay ? SgdLoop<true, false, false, false>(hyper, grad, w, b, n) : SgdLoop<false, false, false, false>(hyper, grad, w, b, n);
   if (decay) {
-    if (first) return nesterov ? SgdLoop<true, true, true, true>(hyper, grad, w, b, n) : SgdLoop<true, true, true, false>(hyper, grad, w, b, n);
+    if (first)
+      return nesterov ? SgdLoop<true, true, true, true>(hyper, grad, w, b, n) : SgdLoop<true, true, true, false>(hyper, grad, w, b, n);
     return nesterov ? SgdLoop<true, true, false, true>(hyper, grad, w, b, n) : SgdLoop<true, true, false, false>(hyper, grad, w, b, n);
   }
-  if (first) return nesterov ? SgdLoop<false, true, true, true>(hyper, grad, w, b, n) : SgdLoop<false, true, true, false>(hyper, grad, w, b, n);
+  if (first)
+    return nesterov ? SgdLoop<false, true, true, true>(hyper, grad, w, b, n) : SgdLoop<false, true, true, false>(hyper, grad, w, b, n);
   return nesterov ? SgdLoop<false, true, false, true>(hyper, grad, w, b, n) : SgdLoop<false, true, false, false>(hyper, grad, w, b, n);
 }
 BALLAST_DISPATCH(void, Sgd, (const float* hyper, const float* grad, float* w, float* b, size_t n), (hyper, grad, w, b, n))
@@ -40,7 +45,8 @@ enum class Decay { kNone, kIntoGradient, kDecoupled };
 template <Decay kMode>
 BALLAST_INLINE void AdamLoop(const float* __restrict hyper, const float* __restrict grad, float* __restrict w, float* __restrict m,
                              float* __restrict v, size_t n) {
-  const float decay = hyper[hyper_at::kDecay], step_size = hyper[hyper_at::kStepSize], eps = hyper[hyper_at::kEps], correction = hyper[hyper_at::kCorrection2];
+  const float decay = hyper[hyper_at::kDecay], step_size = hyper[hyper_at::kStepSize], eps = hyper[hyper_at::kEps],
+              correction = hyper[hyper_at::kCorrection2];
   const float take1 = hyper[hyper_at::kOneMinusBeta1], keep2 = hyper[hyper_at::kBeta2], take2 = hyper[hyper_at::kOneMinusBeta2];
   for (size_t i = 0; i < n; ++i) {
     float g = grad[i];
@@ -67,7 +73,8 @@ BALLAST_DISPATCH(void, AdamW, (const float* hyper, const float* grad, float* w, 
 
 }  // namespace
 
-void ApplyOptimizer(uint32_t kernel_id, absl::Span<const float> hyper, absl::Span<const float> grad, absl::Span<float> w, const Slots& slots) {
+void ApplyOptimizer(uint32_t kernel_id, absl::Span<const float> hyper, absl::Span<const float> grad, absl::Span<float> w,
+                    const Slots& slots) {
   switch (kernel_id) {
     case kKernelSgd:
       return Sgd(hyper.data(), grad.data(), w.data(), slots[0], w.size());

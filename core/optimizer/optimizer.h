@@ -30,15 +30,15 @@ bool IsKnownKernel(uint32_t kernel_id);
 // Decision.hyper holds kHyperPerGroup floats for each parameter group, one group after another.
 inline constexpr size_t kHyperPerGroup = 8;
 namespace hyper_at {
-enum : size_t {     //    SGD              Adam                  AdamW
-  kLr = 0,          //    lr               lr                    lr                      (schedule * lr_scale)
-  kDecay = 1,       //    weight decay     weight decay          1 - lr * weight decay
-  kMomentum = 2,    //    momentum         1 - beta1             1 - beta1
-  kDampen = 3,      //    1 - dampening    beta2                 beta2
-  kNesterov = 4,    //    0 or 1           1 - beta2             1 - beta2
-  kFirst = 5,       //    1 at step 1      1/sqrt(1 - beta2^t)   1/sqrt(1 - beta2^t)
-  kEps = 6,         //    0                eps                   eps
-  kStepSize = 7,    //    0                lr / (1 - beta1^t)    lr / (1 - beta1^t)
+enum : size_t {   //    SGD              Adam                  AdamW
+  kLr = 0,        //    lr               lr                    lr                      (schedule * lr_scale)
+  kDecay = 1,     //    weight decay     weight decay          1 - lr * weight decay
+  kMomentum = 2,  //    momentum         1 - beta1             1 - beta1
+  kDampen = 3,    //    1 - dampening    beta2                 beta2
+  kNesterov = 4,  //    0 or 1           1 - beta2             1 - beta2
+  kFirst = 5,     //    1 at step 1      1/sqrt(1 - beta2^t)   1/sqrt(1 - beta2^t)
+  kEps = 6,       //    0                eps                   eps
+  kStepSize = 7,  //    0                lr / (1 - beta1^t)    lr / (1 - beta1^t)
   kOneMinusBeta1 = kMomentum,
   kBeta2 = kDampen,
   kOneMinusBeta2 = kNesterov,
@@ -68,7 +68,8 @@ using Slots = std::array<float*, kSlotsMax>;
 //   Adam   g += decay * w (if decay != 0); m = m + (1-beta1) * (g - m); v = beta2 * v + (1-beta2) * (g * g);
 //          w = w - step_size * (m / (sqrt(v) * correction2 + eps))
 //   AdamW  w = w * decay; then as Adam without decay
-void ApplyOptimizer(uint32_t kernel_id, absl::Span<const float> hyper, absl::Span<const float> grad, absl::Span<float> w, const Slots& slots);
+void ApplyOptimizer(uint32_t kernel_id, absl::Span<const float> hyper, absl::Span<const float> grad, absl::Span<float> w,
+                    const Slots& slots);
 
 }  // namespace ballast
 

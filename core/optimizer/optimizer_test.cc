@@ -39,7 +39,8 @@ Golden ReadGolden() {
     if (what == "case") {
       in >> name;
       current = &out.cases[name];
-      for (std::string pair; in >> pair;) current->options[pair.substr(0, pair.find('='))] = std::atof(pair.substr(pair.find('=') + 1).c_str());
+      for (std::string pair; in >> pair;)
+        current->options[pair.substr(0, pair.find('='))] = std::atof(pair.substr(pair.find('=') + 1).c_str());
       continue;
     }
     int step = 0;

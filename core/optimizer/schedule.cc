@@ -29,8 +29,7 @@ double LearningRate(const OptimizerSpec& optimizer, const ScheduleSpec& schedule
   if (schedule.kind == ScheduleKind::kConstant) return optimizer.lr;
   if (t < schedule.warmup_steps) return optimizer.lr * static_cast<double>(t) / static_cast<double>(schedule.warmup_steps);
   if (t >= schedule.total_steps) return schedule.min_lr;
-  const double done =
-      static_cast<double>(t - schedule.warmup_steps) / static_cast<double>(schedule.total_steps - schedule.warmup_steps);
+  const double done = static_cast<double>(t - schedule.warmup_steps) / static_cast<double>(schedule.total_steps - schedule.warmup_steps);
   return schedule.min_lr + (optimizer.lr - schedule.min_lr) * 0.5 * (1 + std::cos(std::numbers::pi * done));
 }
 

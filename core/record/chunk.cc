@@ -23,12 +23,24 @@ absl::StatusOr<BlockHead> ParseBlockHead(absl::string_view bytes) {
   WireReader in(bytes);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: block.tensor = in.Varint32(); break;
-      case 2: block.first = in.Varint(); break;
-      case 3: block.count = in.Varint32(); break;
-      case 4: codec = in.Varint32(); break;
-      case 5: block.bytes = in.Varint32(); break;
-      case 6: block.checksum = in.Fixed64(); break;
+      case 1:
+        block.tensor = in.Varint32();
+        break;
+      case 2:
+        block.first = in.Varint();
+        break;
+      case 3:
+        block.count = in.Varint32();
+        break;
+      case 4:
+        codec = in.Varint32();
+        break;
+      case 5:
+        block.bytes = in.Varint32();
+        break;
+      case 6:
+        block.checksum = in.Fixed64();
+        break;
     }
   }
   if (!in.ok()) return Checked(in, "BlockHead");
@@ -110,13 +122,27 @@ absl::StatusOr<ParsedHead> ParseChunkHead(absl::string_view prefix, uint64_t mes
   WireReader in(prefix, kPayloadField);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: out.head.run = std::string(in.Bytes()); break;
-      case 2: out.head.generation = in.Varint(); break;
-      case 3: out.head.session = in.Varint(); break;
-      case 4: out.head.uid = in.Varint(); break;
-      case 5: out.head.version = in.Varint(); break;
-      case 6: out.head.index = in.Varint32(); break;
-      case 7: out.head.last = in.Bool(); break;
+      case 1:
+        out.head.run = std::string(in.Bytes());
+        break;
+      case 2:
+        out.head.generation = in.Varint();
+        break;
+      case 3:
+        out.head.session = in.Varint();
+        break;
+      case 4:
+        out.head.uid = in.Varint();
+        break;
+      case 5:
+        out.head.version = in.Varint();
+        break;
+      case 6:
+        out.head.index = in.Varint32();
+        break;
+      case 7:
+        out.head.last = in.Bool();
+        break;
       case 8: {
         if (out.head.blocks.size() == kChunkBlocksMax) return Malformed(absl::StrCat("more than ", kChunkBlocksMax, " blocks in a chunk"));
         absl::StatusOr<BlockHead> block = ParseBlockHead(in.Bytes());
@@ -189,15 +215,33 @@ absl::StatusOr<PushReply> ParsePushReply(absl::string_view message) {
   WireReader in(message);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: out.run = std::string(in.Bytes().substr(0, kRunNameBytesMax)); break;
-      case 2: out.session = in.Varint(); break;
-      case 3: out.uid = in.Varint(); break;
-      case 4: out.incarnation = in.Varint(); break;
-      case 5: out.checksum = in.Fixed64(); break;
-      case 6: out.norm2 = in.Double(); break;
-      case 7: out.shard = in.Varint32(); break;
-      case 8: out.error = std::string(in.Bytes().substr(0, kErrorTextBytesMax)); break;
-      case 9: out.detail = std::string(in.Bytes().substr(0, kErrorTextBytesMax)); break;
+      case 1:
+        out.run = std::string(in.Bytes().substr(0, kRunNameBytesMax));
+        break;
+      case 2:
+        out.session = in.Varint();
+        break;
+      case 3:
+        out.uid = in.Varint();
+        break;
+      case 4:
+        out.incarnation = in.Varint();
+        break;
+      case 5:
+        out.checksum = in.Fixed64();
+        break;
+      case 6:
+        out.norm2 = in.Double();
+        break;
+      case 7:
+        out.shard = in.Varint32();
+        break;
+      case 8:
+        out.error = std::string(in.Bytes().substr(0, kErrorTextBytesMax));
+        break;
+      case 9:
+        out.detail = std::string(in.Bytes().substr(0, kErrorTextBytesMax));
+        break;
     }
   }
   if (!in.ok()) return Checked(in, "PushReply");
@@ -251,16 +295,30 @@ absl::StatusOr<Want> ParseWant(absl::string_view message) {
   WireReader in(message);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: out.run = std::string(in.Bytes().substr(0, kRunNameBytesMax + 1)); break;
-      case 2: out.generation = in.Varint(); break;
-      case 3: out.number = in.Varint(); break;
-      case 4: out.min_version = in.Varint(); break;
-      case 5: codec = in.Varint32(); break;
-      case 6: out.manifest = in.Varint(); break;
+      case 1:
+        out.run = std::string(in.Bytes().substr(0, kRunNameBytesMax + 1));
+        break;
+      case 2:
+        out.generation = in.Varint();
+        break;
+      case 3:
+        out.number = in.Varint();
+        break;
+      case 4:
+        out.min_version = in.Varint();
+        break;
+      case 5:
+        codec = in.Varint32();
+        break;
+      case 6:
+        out.manifest = in.Varint();
+        break;
       case 7:
         if (!AppendTensors(in, out.tensors)) in.Fail();
         break;
-      case 8: out.slots = in.Bool(); break;
+      case 8:
+        out.slots = in.Bool();
+        break;
     }
   }
   if (!in.ok()) return Checked(in, "Want");

@@ -21,7 +21,7 @@ namespace ballast {
 inline constexpr size_t kRunNameBytesMax = 100;
 inline constexpr size_t kChunkHeadBytesMax = 192u << 10;  // all fields before the payload: kChunkBlocksMax heads fit
 inline constexpr size_t kChunkBytesMax = kChunkHeadBytesMax + kChunkPayloadMax;
-inline constexpr size_t kErrorTextBytesMax = 4096;        // PushReply.error and .detail
+inline constexpr size_t kErrorTextBytesMax = 4096;  // PushReply.error and .detail
 
 struct BlockHead {
   uint32_t tensor = 0;  // pulls with slots: tensor + (slot + 1) * number of tensors
@@ -49,7 +49,6 @@ struct ChunkHead {
 struct ChunkView {
   ChunkHead head;
   absl::string_view payload;  // the blocks one after another: block i has head.blocks[i].bytes
-
 };
 
 // Bytes of each block, in the order of head.blocks. REQUIRES a parsed head and its payload.

@@ -184,9 +184,7 @@ TEST(Want, RefusesWhatItCannotMean) {
   EXPECT_FALSE(ParseWant(absl::string_view("\x3a\x01\x80", 3)).ok());  // a packed varint that does not end
 }
 
-TEST(FoldChecksum, DependsOnOrder) {
-  EXPECT_NE(FoldChecksum(FoldChecksum(0, 1), 2), FoldChecksum(FoldChecksum(0, 2), 1));
-}
+TEST(FoldChecksum, DependsOnOrder) { EXPECT_NE(FoldChecksum(FoldChecksum(0, 1), 2), FoldChecksum(FoldChecksum(0, 2), 1)); }
 
 }  // namespace
 }  // namespace ballast

@@ -66,11 +66,21 @@ absl::Status ParseBatch(absl::string_view bytes, Batch& out) {
   WireReader in(bytes);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: out.id.epoch = in.Varint32(); break;
-      case 2: out.id.partition = in.Varint32(); break;
-      case 3: out.id.seq = in.Varint(); break;
-      case 4: out.rows = in.Varint32(); break;
-      case 5: out.fingerprint = in.Fixed64(); break;
+      case 1:
+        out.id.epoch = in.Varint32();
+        break;
+      case 2:
+        out.id.partition = in.Varint32();
+        break;
+      case 3:
+        out.id.seq = in.Varint();
+        break;
+      case 4:
+        out.rows = in.Varint32();
+        break;
+      case 5:
+        out.fingerprint = in.Fixed64();
+        break;
     }
   }
   return in.status("Decision.Batch");
@@ -80,8 +90,12 @@ absl::Status ParseUid(absl::string_view bytes, Uid& out) {
   WireReader in(bytes);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: out.session = in.Varint(); break;
-      case 2: out.counter = in.Varint(); break;
+      case 1:
+        out.session = in.Varint();
+        break;
+      case 2:
+        out.counter = in.Varint();
+        break;
     }
   }
   return in.status("Decision.Uid");
@@ -92,11 +106,21 @@ absl::Status ParsePart(absl::string_view bytes, Part& out) {
   absl::Status status;
   while (in.Next()) {
     switch (in.field()) {
-      case 1: status.Update(ParseUid(in.Bytes(), out.uid)); break;
-      case 2: out.rows = in.Varint(); break;
-      case 3: status.Update(ParseBatch(in.Bytes(), out.batches.emplace_back())); break;
-      case 4: out.base_version = in.Varint(); break;
-      case 5: out.loss_sum = in.Double(); break;
+      case 1:
+        status.Update(ParseUid(in.Bytes(), out.uid));
+        break;
+      case 2:
+        out.rows = in.Varint();
+        break;
+      case 3:
+        status.Update(ParseBatch(in.Bytes(), out.batches.emplace_back()));
+        break;
+      case 4:
+        out.base_version = in.Varint();
+        break;
+      case 5:
+        out.loss_sum = in.Double();
+        break;
     }
   }
   status.Update(in.status("Decision.Part"));
@@ -108,8 +132,12 @@ absl::Status ParseSkipped(absl::string_view bytes, SkippedBatch& out) {
   absl::Status status;
   while (in.Next()) {
     switch (in.field()) {
-      case 1: status.Update(ParseBatch(in.Bytes(), out.batch)); break;
-      case 2: out.reason = std::string(in.Bytes()); break;
+      case 1:
+        status.Update(ParseBatch(in.Bytes(), out.batch));
+        break;
+      case 2:
+        out.reason = std::string(in.Bytes());
+        break;
     }
   }
   status.Update(in.status("Decision.SkippedBatch"));
@@ -142,20 +170,48 @@ absl::StatusOr<Decision> ParseDecision(absl::string_view bytes) {
   WireReader in(bytes);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: out.run = std::string(in.Bytes()); break;
-      case 2: out.generation = in.Varint(); break;
-      case 3: out.index = in.Varint(); break;
-      case 4: out.chain = in.Fixed64(); break;
-      case 5: kind = in.Varint32(); break;
-      case 6: status.Update(ParsePart(in.Bytes(), out.parts.emplace_back())); break;
-      case 7: status.Update(ParseSkipped(in.Bytes(), out.skipped.emplace_back())); break;
-      case 8: out.divisor = std::bit_cast<float>(in.Fixed32()); break;
-      case 9: out.clip_scale = std::bit_cast<float>(in.Fixed32()); break;
-      case 10: AppendHyper(in, out.hyper); break;
-      case 11: out.kernel_id = in.Varint32(); break;
-      case 12: out.sessions_closed_below = in.Varint(); break;
-      case 13: out.version = in.Varint(); break;
-      case 14: out.step = in.Varint(); break;
+      case 1:
+        out.run = std::string(in.Bytes());
+        break;
+      case 2:
+        out.generation = in.Varint();
+        break;
+      case 3:
+        out.index = in.Varint();
+        break;
+      case 4:
+        out.chain = in.Fixed64();
+        break;
+      case 5:
+        kind = in.Varint32();
+        break;
+      case 6:
+        status.Update(ParsePart(in.Bytes(), out.parts.emplace_back()));
+        break;
+      case 7:
+        status.Update(ParseSkipped(in.Bytes(), out.skipped.emplace_back()));
+        break;
+      case 8:
+        out.divisor = std::bit_cast<float>(in.Fixed32());
+        break;
+      case 9:
+        out.clip_scale = std::bit_cast<float>(in.Fixed32());
+        break;
+      case 10:
+        AppendHyper(in, out.hyper);
+        break;
+      case 11:
+        out.kernel_id = in.Varint32();
+        break;
+      case 12:
+        out.sessions_closed_below = in.Varint();
+        break;
+      case 13:
+        out.version = in.Varint();
+        break;
+      case 14:
+        out.step = in.Varint();
+        break;
     }
   }
   status.Update(in.status("Decision"));

@@ -1,6 +1,7 @@
-// A decision as bytes, and the chain that links decisions. The canonical bytes are protobuf's own for message ballast.v1.Decision (ascending
-// fields, defaults left out): the same bytes are log record, ledger entry and message. The chain makes a lost, changed or foreign decision
-// visible on every server. Used by the coordinator (SealDecision), the shards and log readers (VerifyChain). Safe from any thread.
+// A decision as bytes, and the chain that links decisions. The canonical bytes are protobuf's own for message ballast.v1.Decision
+// (ascending fields, defaults left out): the same bytes are log record, ledger entry and message. The chain makes a lost, changed or
+// foreign decision visible on every server. Used by the coordinator (SealDecision), the shards and log readers (VerifyChain). Safe from any
+// thread.
 #ifndef BALLAST_CORE_RECORD_DECISION_H_
 #define BALLAST_CORE_RECORD_DECISION_H_
 

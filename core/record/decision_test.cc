@@ -38,12 +38,12 @@ TEST(Decision, BytesOfAnExample) {
   d.parts = {Part{Uid{1, 1}, 0, {}, 0, 0}};
   d.version = 1;
   const std::string expected(
-      "\x0a\x01r"              // run
-      "\x10\x01\x18\x01"       // generation, index
-      "\x28\x02"               // kind INIT
-      "\x32\x06\x0a\x04\x08\x01\x10\x01"  // parts: uid
+      "\x0a\x01r"                                 // run
+      "\x10\x01\x18\x01"                          // generation, index
+      "\x28\x02"                                  // kind INIT
+      "\x32\x06\x0a\x04\x08\x01\x10\x01"          // parts: uid
       "\x45\x00\x00\x80\x3f\x4d\x00\x00\x80\x3f"  // divisor, clip_scale: 1.0
-      "\x58\x01\x68\x01",      // kernel_id, version
+      "\x58\x01\x68\x01",                         // kernel_id, version
       3 + 4 + 2 + 8 + 10 + 4);
   EXPECT_EQ(EncodeDecision(d), expected);
 }

@@ -21,9 +21,9 @@ namespace ballast {
 
 inline constexpr size_t kRecordHeaderBytes = 64;
 inline constexpr size_t kRecordAlign = 8;
-inline constexpr size_t kLogPageBytes = 4096;                // a group write is a multiple of this
-inline constexpr uint64_t kRecordBodyMax = 32u << 20;        // fits a segment of 64 MiB twice
-inline constexpr uint64_t kHashRootVersions = 16;            // a HASH_ROOT record follows every version that is a multiple of this
+inline constexpr size_t kLogPageBytes = 4096;          // a group write is a multiple of this
+inline constexpr uint64_t kRecordBodyMax = 32u << 20;  // fits a segment of 64 MiB twice
+inline constexpr uint64_t kHashRootVersions = 16;      // a HASH_ROOT record follows every version that is a multiple of this
 
 enum class RecordKind : uint32_t {
   kRun = 1,           // body: RunRecord; the first record of a run's log, again at the start of each segment
@@ -52,8 +52,8 @@ constexpr uint64_t RecordBytes(uint64_t body_bytes) {
 // REQUIRES offset % kRecordAlign == 0.
 int64_t PadBodyBytes(uint64_t offset);
 
-// Computes header.chain over `body` (in pieces, body_bytes in all) and writes the header. `out` has kRecordHeaderBytes. The caller writes the
-// body and the zeros after it.
+// Computes header.chain over `body` (in pieces, body_bytes in all) and writes the header. `out` has kRecordHeaderBytes. The caller writes
+// the body and the zeros after it.
 void EncodeRecordHeader(RecordHeader& header, absl::Span<const absl::string_view> body, absl::Span<char> out);
 
 // Checks magic, format, flags, kind, body_bytes and the header's own checksum; knows neither position nor chain. Errors: DataLoss.

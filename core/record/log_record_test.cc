@@ -134,10 +134,10 @@ TEST(LogRecord, TornTailIsDropped) {
   for (int damage = 0; damage < 4; ++damage) {
     Damage d;
     char* bytes = d.w.bytes_.data();
-    if (damage == 0) bytes[d.unsynced + 700] ^= 1;                                       // a body sector is old
-    if (damage == 1) std::memset(bytes + d.unsynced, 0, 512);                            // the header's sector is missing, the rest is there
+    if (damage == 0) bytes[d.unsynced + 700] ^= 1;             // a body sector is old
+    if (damage == 1) std::memset(bytes + d.unsynced, 0, 512);  // the header's sector is missing, the rest is there
     if (damage == 2) std::memset(bytes + d.unsynced + 512, 0, d.w.bytes_.size() - d.unsynced - 512);  // only the first sector is there
-    if (damage == 3) std::memset(bytes + d.unsynced, 0, 4096);                           // nothing is there
+    if (damage == 3) std::memset(bytes + d.unsynced, 0, 4096);                                        // nothing is there
     size_t records;
     const ScanResult end = d.Read(&records);
     EXPECT_EQ(end, damage == 3 ? ScanResult::kEnd : ScanResult::kTorn) << damage;
@@ -149,9 +149,9 @@ TEST(LogRecord, TornTailIsDropped) {
 TEST(LogRecord, DamageOfSomethingSyncedIsCorruption) {
   for (int damage = 0; damage < 3; ++damage) {
     Damage d;
-    if (damage == 0) d.w.bytes_[d.first + 100] ^= 1;        // body
-    if (damage == 1) d.w.bytes_[d.first + 20] ^= 1;         // header
-    if (damage == 2) d.w.bytes_[d.last_synced + 65] ^= 1;   // the newest that a later record knew to be synced
+    if (damage == 0) d.w.bytes_[d.first + 100] ^= 1;       // body
+    if (damage == 1) d.w.bytes_[d.first + 20] ^= 1;        // header
+    if (damage == 2) d.w.bytes_[d.last_synced + 65] ^= 1;  // the newest that a later record knew to be synced
     size_t records;
     EXPECT_EQ(d.Read(&records), ScanResult::kCorrupt) << damage;
     EXPECT_EQ(d.status.code(), absl::StatusCode::kDataLoss);

@@ -13,7 +13,8 @@ TEST(Hash, IsXxh3WithSeedZero) { EXPECT_EQ(Hash64(""), 0x2D06800538D394C2u); }
 
 TEST(Hash, PiecesHashLikeTheWhole) {
   const std::string bytes(10000, 'x');
-  for (size_t cut : {0u, 1u, 255u, 256u, 9999u}) EXPECT_EQ(Hasher().Add(bytes.substr(0, cut)).Add(bytes.substr(cut)).Value(), Hash64(bytes));
+  for (size_t cut : {0u, 1u, 255u, 256u, 9999u})
+    EXPECT_EQ(Hasher().Add(bytes.substr(0, cut)).Add(bytes.substr(cut)).Value(), Hash64(bytes));
   EXPECT_EQ(Hasher().AddU64(0x0807060504030201u).Value(), Hash64("\x01\x02\x03\x04\x05\x06\x07\x08"));
 }
 

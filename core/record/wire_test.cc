@@ -24,13 +24,27 @@ TEST(Wire, ReadsWhatItWrote) {
   while (in.Next()) {
     ++fields;
     switch (in.field()) {
-      case 1: EXPECT_EQ(in.Varint(), 300u); break;
-      case 2: EXPECT_EQ(in.Varint(), std::numeric_limits<uint64_t>::max()); break;
-      case 3: EXPECT_EQ(in.Fixed32(), 7u); break;
-      case 4: EXPECT_EQ(in.Fixed64(), 8u); break;
-      case 5: EXPECT_EQ(in.Bytes(), "abc"); break;
-      case 6: EXPECT_TRUE(in.Bool()); break;
-      case 7: EXPECT_EQ(in.Double(), -0.5); break;
+      case 1:
+        EXPECT_EQ(in.Varint(), 300u);
+        break;
+      case 2:
+        EXPECT_EQ(in.Varint(), std::numeric_limits<uint64_t>::max());
+        break;
+      case 3:
+        EXPECT_EQ(in.Fixed32(), 7u);
+        break;
+      case 4:
+        EXPECT_EQ(in.Fixed64(), 8u);
+        break;
+      case 5:
+        EXPECT_EQ(in.Bytes(), "abc");
+        break;
+      case 6:
+        EXPECT_TRUE(in.Bool());
+        break;
+      case 7:
+        EXPECT_EQ(in.Double(), -0.5);
+        break;
     }
   }
   EXPECT_TRUE(in.ok());

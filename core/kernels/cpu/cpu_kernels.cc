@@ -61,7 +61,8 @@ class CpuKernels final : public Kernels {
   void Apply(const BlockUpdate& update, const BlockState& block) const override {
     if (block.dtype == DType::kI64) return ApplyI64(update, block);
     float* values = reinterpret_cast<float*>(block.values);
-    if (update.rule == UpdateRule::kSet) return Decode(update.parts.back().codec, update.parts.back().bytes, absl::MakeSpan(values, block.count));
+    if (update.rule == UpdateRule::kSet)
+      return Decode(update.parts.back().codec, update.parts.back().bytes, absl::MakeSpan(values, block.count));
     uint64_t rows = 0;
     for (const EncodedPart& part : update.parts) rows += part.rows;
     alignas(kAlign) float acc[kPieceElems];
@@ -139,11 +140,11 @@ absl::StatusOr<ShardState> CpuKernels::Allocate(absl::Span<const BlockShape> sha
   const auto room = [](uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign + kStagger; };
   uint64_t total = 0;
   for (const BlockShape& s : shapes) total += room(s.count * ElementBytes(s.dtype)) + static_cast<uint64_t>(s.slots) * room(4 * s.count);
-  char* memory = static_cast<char*>(::operator new(std::max<uint64_t>(total, 1), std::align_val_t{kAlign}, std::nothrow));
+  char* memory = static_cast<char*>(::operator new (std::max<uint64_t>(total, 1), std::align_val_t{kAlign}, std::nothrow));
   if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no memory for a shard's state of ", total, " bytes"));
   std::memset(memory, 0, total);
   ShardState out;
-  out.memory = std::shared_ptr<void>(memory, [](void* p) { ::operator delete(p, std::align_val_t{kAlign}); });
+  out.memory = std::shared_ptr<void>(memory, [](void* p) { ::operator delete (p, std::align_val_t{kAlign}); });
   for (const BlockShape& s : shapes) {
     BlockState& block = out.blocks.emplace_back(BlockState{s.dtype, s.count, memory, {}});
     memory += room(s.count * ElementBytes(s.dtype));

@@ -24,19 +24,19 @@ void ForceIsaForTest(Isa isa);
 #define BALLAST_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 
 // Defines `Return Name PARAMS`, which runs the best build of NameBody ARGS. NameBody is a BALLAST_INLINE function defined before.
-#define BALLAST_DISPATCH(Return, Name, PARAMS, ARGS)                         \
-  Return Name##Base PARAMS { return Name##Body ARGS; }                       \
-  BALLAST_TARGET_AVX2 Return Name##Avx2 PARAMS { return Name##Body ARGS; }   \
+#define BALLAST_DISPATCH(Return, Name, PARAMS, ARGS)                           \
+  Return Name##Base PARAMS { return Name##Body ARGS; }                         \
+  BALLAST_TARGET_AVX2 Return Name##Avx2 PARAMS { return Name##Body ARGS; }     \
   BALLAST_TARGET_AVX512 Return Name##Avx512 PARAMS { return Name##Body ARGS; } \
-  Return Name PARAMS {                                                       \
-    switch (ActiveIsa()) {                                                   \
-      case Isa::kAvx512:                                                     \
-        return Name##Avx512 ARGS;                                            \
-      case Isa::kAvx2:                                                       \
-        return Name##Avx2 ARGS;                                              \
-      default:                                                               \
-        return Name##Base ARGS;                                              \
-    }                                                                        \
+  Return Name PARAMS {                                                         \
+    switch (ActiveIsa()) {                                                     \
+      case Isa::kAvx512:                                                       \
+        return Name##Avx512 ARGS;                                              \
+      case Isa::kAvx2:                                                         \
+        return Name##Avx2 ARGS;                                                \
+      default:                                                                 \
+        return Name##Base ARGS;                                                \
+    }                                                                          \
   }
 #else
 #define BALLAST_DISPATCH(Return, Name, PARAMS, ARGS) \
