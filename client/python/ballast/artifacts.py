@@ -22,6 +22,16 @@ def put_artifact(connection: Connection, content: bytes, patience_s: float = 60.
     return sha256
 
 
+def get_artifact(connection: Connection, sha256: str) -> bytes:
+    """Raises BallastError: NOT_FOUND by code when the server has none, ARTIFACT_CORRUPT when the bytes are not those of the name."""
+    from ballast.v1 import control_pb2
+
+    content = b"".join(p.data for p in connection.stream("GetArtifact", control_pb2.ArtifactRef(sha256=sha256), timeout_s=600.0))
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise BallastError("ARTIFACT_CORRUPT", f"the bytes that {connection.address} sent are not those of artifact {sha256}", code="DATA_LOSS")
+    return content
+
+
 def _has(connection: Connection, sha256: str) -> bool:
     from ballast.v1 import control_pb2
 

@@ -88,7 +88,8 @@ def to_bfloat16_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     nan = np.isnan(values)
     if nan.any():
         rounded = np.where(nan, (bits >> 16) | 0x40, rounded)
-    return rounded.astype("<u2")
+    bits16: npt.NDArray[np.uint16] = rounded.astype("<u2")
+    return bits16
 
 
 def from_bfloat16_bits(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -22,6 +22,7 @@ What the losses mean (one number per row, [rows]; the trainer averages or sums t
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -127,6 +128,27 @@ def read_model(path: Union[str, "os.PathLike[str]"]) -> ModelFile:
     except (OSError, zipfile.BadZipFile) as e:
         raise BallastError("MODEL_INVALID", f"{path} is not a model written by ballast.export: {e}") from e
     return ModelFile(path, digest, parse_description(text))
+
+
+def same_program(one: bytes, other: bytes) -> bool:
+    """Do two archives hold the same module, whatever its weights are? A second export of one program differs in the order of some lines of
+    its code (TorchScript keeps constants in a set), so bytes cannot be compared."""
+    try:
+        return _program(one) == _program(other)
+    except (KeyError, zipfile.BadZipFile):
+        return False
+
+
+def _program(content: bytes) -> dict[str, Any]:
+    program: dict[str, Any] = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for entry in archive.namelist():
+            name = entry.partition("/")[2]  # the first part is the file's name
+            if name.startswith("code/") and name.endswith(".py"):
+                program[name] = sorted(archive.read(entry).splitlines())
+            elif name in ("data.pkl", "constants.pkl", "extra/ballast.json"):
+                program[name] = archive.read(entry)
+    return program
 
 
 def _column(doc: dict[str, Any]) -> Column:

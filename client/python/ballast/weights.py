@@ -50,7 +50,7 @@ def _from_archive(model: ModelFile, wanted: Sequence[Tensor]) -> dict[str, Any]:
     except ImportError:
         names = _listed([t.name for t in wanted])
         raise BallastError("INIT_MISMATCH", f"init= needs torch to read the non-persistent buffers {names} from {model.path}; or give them in the dict") from None
-    buffers = dict(torch.jit.load(model.path, map_location="cpu").named_buffers())  # type: ignore[no-untyped-call]
+    buffers = dict(torch.jit.load(model.path, map_location="cpu").named_buffers())
     return {t.name: buffers[t.name] for t in wanted}
 
 
