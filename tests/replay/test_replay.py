@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from tests.replay import replay_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAKE_LOG = REPOSITORY / "bazel-bin" / "tests" / "replay" / "make_log"
+MAKE_LOG = Path(os.environ.get("BALLAST_BIN") or REPOSITORY / "bazel-bin" / "tests" / "replay") / "make_log"
 SEED = 5
 
 
