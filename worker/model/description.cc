@@ -25,7 +25,8 @@ absl::StatusOr<std::string> Text(const Json& object, const char* key) {
   const auto it = object.find(key);
   if (it == object.end() || !it->is_string()) return Bad(absl::StrCat("\"", key, "\" must be a string"));
   const std::string text = it->get<std::string>();
-  if (text.empty() || text.size() > kNameBytesMax) return Bad(absl::StrCat("\"", key, "\" is empty or longer than ", kNameBytesMax, " bytes"));
+  if (text.empty() || text.size() > kNameBytesMax)
+    return Bad(absl::StrCat("\"", key, "\" is empty or longer than ", kNameBytesMax, " bytes"));
   return text;
 }
 
@@ -196,9 +197,9 @@ absl::StatusOr<ModelDescription> FromJson(const Json& json) {
 }  // namespace
 
 uint64_t DTypeBytes(std::string_view torch_dtype) {
-  static constexpr std::pair<std::string_view, uint64_t> kBytes[] = {
-      {"bool", 1},  {"uint8", 1},   {"int8", 1},     {"int16", 2},   {"int32", 4},
-      {"int64", 8}, {"float16", 2}, {"bfloat16", 2}, {"float32", 4}, {"float64", 8}};
+  static constexpr std::pair<std::string_view, uint64_t> kBytes[] = {{"bool", 1},    {"uint8", 1},  {"int8", 1},    {"int16", 2},
+                                                                     {"int32", 4},   {"int64", 8},  {"float16", 2}, {"bfloat16", 2},
+                                                                     {"float32", 4}, {"float64", 8}};
   for (const auto& [name, bytes] : kBytes) {
     if (name == torch_dtype) return bytes;
   }

@@ -87,8 +87,8 @@ class Model::Impl {
   absl::StatusOr<at::Tensor> RowLosses(const BatchView& batch);
   absl::StatusOr<at::Tensor> BuiltInLosses(const BatchView& batch, std::vector<c10::IValue> arguments);
   absl::StatusOr<double> ForwardBackward(const BatchView& batch, uint64_t seed);
-  void OnGradient(size_t parameter);   // inside backward
-  absl::Status CollectGradients();     // after it
+  void OnGradient(size_t parameter);  // inside backward
+  absl::Status CollectGradients();    // after it
   void DropBatch();
 
   torch::jit::Module module_;
@@ -107,7 +107,8 @@ class Model::Impl {
 absl::Status Model::Impl::Load(std::string_view archive, absl::Span<const TensorSpec> tensors) {
   torch::jit::ExtraFilesMap extra = {{kDescriptionFile, ""}};
   module_ = torch::jit::load(std::make_shared<ViewReader>(archive), at::kCPU, extra);
-  if (extra[kDescriptionFile].empty()) return absl::InvalidArgumentError("model: no description in the archive: make it with ballast.export");
+  if (extra[kDescriptionFile].empty())
+    return absl::InvalidArgumentError("model: no description in the archive: make it with ballast.export");
   auto description = ParseDescription(extra[kDescriptionFile]);
   if (!description.ok()) return description.status();
   description_ = *std::move(description);
@@ -132,7 +133,8 @@ absl::Status Model::Impl::Load(std::string_view archive, absl::Span<const Tensor
 
 absl::Status Model::Impl::CheckStore(const ParameterStore& values) const {
   bool fits = values.tensors() == tensors_.size();
-  for (size_t i = 0; fits && i < tensors_.size(); ++i) fits = values.dtype(i) == tensors_[i].dtype && values.elements(i) == tensors_[i].Elements();
+  for (size_t i = 0; fits && i < tensors_.size(); ++i)
+    fits = values.dtype(i) == tensors_[i].dtype && values.elements(i) == tensors_[i].Elements();
   return fits ? absl::OkStatus() : absl::InvalidArgumentError("model: the values are not those of the run's tensors");
 }
 
@@ -195,7 +197,8 @@ absl::StatusOr<at::Tensor> Model::Impl::RowLosses(const BatchView& batch) {
       arguments->emplace_back(*std::move(label));
     }
     const c10::IValue result = module_.get_method(method)(*std::move(arguments));
-    if (!result.isTensor()) return absl::InvalidArgumentError(absl::StrCat("loss method ", method, " returned ", result.tagKind(), ", not a tensor"));
+    if (!result.isTensor())
+      return absl::InvalidArgumentError(absl::StrCat("loss method ", method, " returned ", result.tagKind(), ", not a tensor"));
     losses = result.toTensor();
   } else {
     auto computed = BuiltInLosses(batch, *std::move(arguments));
@@ -248,7 +251,8 @@ absl::Status Model::Impl::CollectGradients() {
     if (!grad.defined()) continue;
     gradients_[i].batch = DenseF32(grad);
     if (AllFinite(SpanF32(gradients_[i].batch))) continue;
-    return absl::InvalidArgumentError(absl::StrCat("the gradient of ", tensors_[bound_.parameters()[i].tensor].name, " is infinite or NaN"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the gradient of ", tensors_[bound_.parameters()[i].tensor].name, " is infinite or NaN"));
   }
   for (Gradient& gradient : gradients_) {  // nothing fails from here on
     if (!gradient.batch.defined()) continue;

@@ -50,7 +50,8 @@ class Recorder : public ContributionSink {
 // A case of make_models.py.
 class Case {
  public:
-  explicit Case(const std::string& name) : file_(ReadFile(name + ".safetensors")), entries_(*ParseSafetensors(file_)), model(LoadOrDie(name)) {
+  explicit Case(const std::string& name)
+      : file_(ReadFile(name + ".safetensors")), entries_(*ParseSafetensors(file_)), model(LoadOrDie(name)) {
     values = std::make_shared<ParameterStore>(model->tensors());
     Fill("value.", values.get());
   }
@@ -198,7 +199,8 @@ TEST_P(ModelCase, BadBatchLeavesNothingBehind) {
     EXPECT_EQ(c.model->TrainBatch(bad, 1, nullptr).status().code(), absl::StatusCode::kInvalidArgument);
     ASSERT_TRUE(c.model->TrainBatch(c.Batch(b), 1, nullptr).ok());
   }
-  EXPECT_THAT(std::string(c.model->TrainBatch(bad, 1, &sink).status().message()), HasSubstr("column " + std::string(bad.columns.front().name)));
+  EXPECT_THAT(std::string(c.model->TrainBatch(bad, 1, &sink).status().message()),
+              HasSubstr("column " + std::string(bad.columns.front().name)));
   ASSERT_TRUE(c.model->FinishContribution(&sink).ok());
   ExpectEager(c, sink);
 }

@@ -70,7 +70,8 @@ absl::StatusOr<ModuleTensors::Place> ModuleTensors::Resolve(const torch::jit::Mo
   return Place{std::move(owner), std::move(path.back())};
 }
 
-absl::Status ModuleTensors::BindOne(const torch::jit::Module& module, const ModelTensor& described, const TensorSpec& spec, uint32_t index) {
+absl::Status ModuleTensors::BindOne(const torch::jit::Module& module, const ModelTensor& described, const TensorSpec& spec,
+                                    uint32_t index) {
   std::vector<Place> places;
   std::vector<std::string> names = {spec.name};
   names.insert(names.end(), described.aliases.begin(), described.aliases.end());
@@ -105,9 +106,7 @@ absl::Status ModuleTensors::BindOne(const torch::jit::Module& module, const Mode
 
 void ModuleTensors::Read(ParameterStore* out) const {
   at::NoGradGuard no_grad;
-  const auto read = [&](uint32_t index, const at::Tensor& tensor) {
-    View(*out, index, tensors_[index]).copy_(tensor.detach());
-  };
+  const auto read = [&](uint32_t index, const at::Tensor& tensor) { View(*out, index, tensors_[index]).copy_(tensor.detach()); };
   for (const Parameter& parameter : parameters_) read(parameter.tensor, parameter.live);
   for (const Buffer& buffer : buffers_) read(buffer.tensor, buffer.Current());
 }

@@ -62,10 +62,10 @@ class ModuleTensors {
     uint32_t tensor = 0;
     std::vector<Place> places;  // one for each name that shares it
     at::ScalarType type = at::kFloat;
-    std::vector<double> sum_f64;     // MEAN: sum of rows * value; SUM of floats: the growth; SET of floats: the last value
-    std::vector<int64_t> sum_i64;    // SET of integers: the last value; SUM of integers: the growth
-    std::vector<float> delivered;    // what the sink reads
-    bool changed = false;            // by any batch of the contribution
+    std::vector<double> sum_f64;   // MEAN: sum of rows * value; SUM of floats: the growth; SET of floats: the last value
+    std::vector<int64_t> sum_i64;  // SET of integers: the last value; SUM of integers: the growth
+    std::vector<float> delivered;  // what the sink reads
+    bool changed = false;          // by any batch of the contribution
     at::Tensor Current() const { return places.front().owner.attr(places.front().attribute).toTensor().detach(); }
   };
 

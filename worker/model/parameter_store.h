@@ -27,7 +27,9 @@ class ParameterStore {
 
   // REQUIRES dtype(tensor) == kF32.
   absl::Span<float> F32(size_t tensor) { return {static_cast<float*>(buffers_[tensor].data.get()), buffers_[tensor].elements}; }
-  absl::Span<const float> F32(size_t tensor) const { return {static_cast<const float*>(buffers_[tensor].data.get()), buffers_[tensor].elements}; }
+  absl::Span<const float> F32(size_t tensor) const {
+    return {static_cast<const float*>(buffers_[tensor].data.get()), buffers_[tensor].elements};
+  }
 
   // REQUIRES dtype(tensor) == kI64.
   absl::Span<int64_t> I64(size_t tensor) { return {static_cast<int64_t*>(buffers_[tensor].data.get()), buffers_[tensor].elements}; }

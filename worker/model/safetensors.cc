@@ -66,14 +66,22 @@ bool Floats(const SafetensorsEntry& entry, absl::Span<float> out) {
 
 // False if the dtype is not one of integers that fit int64.
 bool Integers(const SafetensorsEntry& entry, absl::Span<int64_t> out) {
-  if (entry.dtype == "I64") Convert<int64_t>(entry.data, out);
-  else if (entry.dtype == "I32") Convert<int32_t>(entry.data, out);
-  else if (entry.dtype == "U32") Convert<uint32_t>(entry.data, out);
-  else if (entry.dtype == "I16") Convert<int16_t>(entry.data, out);
-  else if (entry.dtype == "U16") Convert<uint16_t>(entry.data, out);
-  else if (entry.dtype == "I8") Convert<int8_t>(entry.data, out);
-  else if (entry.dtype == "U8" || entry.dtype == "BOOL") Convert<uint8_t>(entry.data, out);
-  else return false;
+  if (entry.dtype == "I64")
+    Convert<int64_t>(entry.data, out);
+  else if (entry.dtype == "I32")
+    Convert<int32_t>(entry.data, out);
+  else if (entry.dtype == "U32")
+    Convert<uint32_t>(entry.data, out);
+  else if (entry.dtype == "I16")
+    Convert<int16_t>(entry.data, out);
+  else if (entry.dtype == "U16")
+    Convert<uint16_t>(entry.data, out);
+  else if (entry.dtype == "I8")
+    Convert<int8_t>(entry.data, out);
+  else if (entry.dtype == "U8" || entry.dtype == "BOOL")
+    Convert<uint8_t>(entry.data, out);
+  else
+    return false;
   return true;
 }
 
@@ -120,7 +128,8 @@ std::string Listed(const std::vector<std::string>& names) {
 
 absl::Status Fill(const SafetensorsEntry& entry, const TensorSpec& spec, size_t tensor, ParameterStore* out) {
   if (entry.shape != spec.shape) {
-    return Bad(absl::StrCat(spec.name, " has shape [", absl::StrJoin(entry.shape, ", "), "], the run's is [", absl::StrJoin(spec.shape, ", "), "]"));
+    return Bad(absl::StrCat(spec.name, " has shape [", absl::StrJoin(entry.shape, ", "), "], the run's is [",
+                            absl::StrJoin(spec.shape, ", "), "]"));
   }
   const bool fits = spec.dtype == DType::kF32 ? Floats(entry, out->F32(tensor)) : Integers(entry, out->I64(tensor));
   if (fits) return absl::OkStatus();

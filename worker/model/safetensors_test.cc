@@ -29,7 +29,8 @@ TEST(Safetensors, EveryKindOfNumberIsRead) {
   const std::string file = File(
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"F16","shape":[3],"data_offsets":[4,10]},)"
       R"("c":{"dtype":"BOOL","shape":[2],"data_offsets":[10,12]},"d":{"dtype":"I32","shape":[],"data_offsets":[12,16]}})",
-      std::string("\x80\x3f\x00\xc0", 4) + std::string("\x00\x3c\x01\x00\x00\xfc", 6) + std::string("\x01\x00", 2) + std::string("\xfe\xff\xff\xff", 4));
+      std::string("\x80\x3f\x00\xc0", 4) + std::string("\x00\x3c\x01\x00\x00\xfc", 6) + std::string("\x01\x00", 2) +
+          std::string("\xfe\xff\xff\xff", 4));
   std::vector<TensorSpec> tensors = {Spec("a", {2}, DType::kF32), Spec("b", {3}, DType::kF32), Spec("other", {2}, DType::kI64),
                                      Spec("d", {}, DType::kI64)};
   tensors[2].aliases = {"c"};
@@ -59,12 +60,12 @@ TEST(Safetensors, LengthsAreCheckedBeforeTheyAreBelieved) {
   ASSERT_EQ(code(good), absl::StatusCode::kOk);
   for (size_t n = 0; n < good.size(); ++n) EXPECT_EQ(code(good.substr(0, n)), absl::StatusCode::kInvalidArgument) << n;
   EXPECT_EQ(code(std::string(8, '\xff') + good), absl::StatusCode::kInvalidArgument);
-  for (const char* header : {
-           R"([])", R"({"a":1})", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})",
-           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})",
-           R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", R"({"a":{"dtype":"X","shape":[1],"data_offsets":[0,4]}})",
-           R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})",
-           R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})"}) {
+  for (const char* header :
+       {R"([])", R"({"a":1})", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})",
+        R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})",
+        R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", R"({"a":{"dtype":"X","shape":[1],"data_offsets":[0,4]}})",
+        R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})",
+        R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})"}) {
     EXPECT_EQ(code(File(header, std::string(4, '\0'))), absl::StatusCode::kInvalidArgument) << header;
   }
 }

@@ -17,12 +17,14 @@ using Input = inference::ModelInferRequest::InferInputTensor;
 using Contents = inference::InferTensorContents;
 
 constexpr std::pair<std::string_view, const char*> kDatatypes[] = {
-    {"bool", "BOOL"},   {"uint8", "UINT8"}, {"int8", "INT8"},     {"int16", "INT16"},   {"int32", "INT32"},
+    {"bool", "BOOL"},   {"uint8", "UINT8"},  {"int8", "INT8"},     {"int16", "INT16"},  {"int32", "INT32"},
     {"int64", "INT64"}, {"float16", "FP16"}, {"bfloat16", "BF16"}, {"float32", "FP32"}, {"float64", "FP64"}};
 
 absl::Status Bad(absl::string_view what) { return WithReason(absl::InvalidArgumentError(what), "BAD_INPUT"); }
 
-std::string ShapeText(const std::vector<int64_t>& row) { return absl::StrCat("[-1", row.empty() ? "" : ", ", absl::StrJoin(row, ", "), "]"); }
+std::string ShapeText(const std::vector<int64_t>& row) {
+  return absl::StrCat("[-1", row.empty() ? "" : ", ", absl::StrJoin(row, ", "), "]");
+}
 
 // The rows of an input whose datatype and shape fit.
 absl::StatusOr<uint32_t> CheckHead(const Input& input, const ColumnSpec& spec) {
@@ -53,20 +55,30 @@ bool Append(const From& values, std::string* out) {
 // Typed contents as dense bytes.
 absl::Status Typed(const Contents& c, const ColumnSpec& spec, std::string* out) {
   bool fits = true;
-  if (spec.dtype == "bool") fits = Append<uint8_t>(c.bool_contents(), out);
-  else if (spec.dtype == "int8") fits = Append<int8_t>(c.int_contents(), out);
-  else if (spec.dtype == "int16") fits = Append<int16_t>(c.int_contents(), out);
-  else if (spec.dtype == "int32") fits = Append<int32_t>(c.int_contents(), out);
-  else if (spec.dtype == "int64") fits = Append<int64_t>(c.int64_contents(), out);
-  else if (spec.dtype == "uint8") fits = Append<uint8_t>(c.uint_contents(), out);
-  else if (spec.dtype == "float32") out->assign(reinterpret_cast<const char*>(c.fp32_contents().data()), 4 * static_cast<size_t>(c.fp32_contents_size()));
-  else if (spec.dtype == "float64") out->assign(reinterpret_cast<const char*>(c.fp64_contents().data()), 8 * static_cast<size_t>(c.fp64_contents_size()));
-  else return Bad(absl::StrCat("input ", spec.name, ": ", DatatypeOf(spec.dtype), " only travels in raw_input_contents"));
+  if (spec.dtype == "bool")
+    fits = Append<uint8_t>(c.bool_contents(), out);
+  else if (spec.dtype == "int8")
+    fits = Append<int8_t>(c.int_contents(), out);
+  else if (spec.dtype == "int16")
+    fits = Append<int16_t>(c.int_contents(), out);
+  else if (spec.dtype == "int32")
+    fits = Append<int32_t>(c.int_contents(), out);
+  else if (spec.dtype == "int64")
+    fits = Append<int64_t>(c.int64_contents(), out);
+  else if (spec.dtype == "uint8")
+    fits = Append<uint8_t>(c.uint_contents(), out);
+  else if (spec.dtype == "float32")
+    out->assign(reinterpret_cast<const char*>(c.fp32_contents().data()), 4 * static_cast<size_t>(c.fp32_contents_size()));
+  else if (spec.dtype == "float64")
+    out->assign(reinterpret_cast<const char*>(c.fp64_contents().data()), 8 * static_cast<size_t>(c.fp64_contents_size()));
+  else
+    return Bad(absl::StrCat("input ", spec.name, ": ", DatatypeOf(spec.dtype), " only travels in raw_input_contents"));
   return fits ? absl::OkStatus() : Bad(absl::StrCat("input ", spec.name, ": a value does not fit ", DatatypeOf(spec.dtype)));
 }
 
 // The bytes of input `index`, wherever they are.
-absl::StatusOr<std::string_view> Data(const inference::ModelInferRequest& request, int index, const ColumnSpec& spec, DecodedInputs* decoded) {
+absl::StatusOr<std::string_view> Data(const inference::ModelInferRequest& request, int index, const ColumnSpec& spec,
+                                      DecodedInputs* decoded) {
   const Input& input = request.inputs(index);
   if (request.raw_input_contents_size() > 0) {
     if (input.has_contents()) return Bad(absl::StrCat("input ", spec.name, ": both typed contents and raw_input_contents"));
@@ -81,7 +93,8 @@ absl::Status DecodeInput(const inference::ModelInferRequest& request, int index,
   const auto rows = CheckHead(request.inputs(index), spec);
   if (!rows.ok()) return rows.status();
   if (decoded->batch.rows == 0) decoded->batch.rows = *rows;
-  if (decoded->batch.rows != *rows) return Bad(absl::StrCat("input ", spec.name, ": ", *rows, " rows, another input has ", decoded->batch.rows));
+  if (decoded->batch.rows != *rows)
+    return Bad(absl::StrCat("input ", spec.name, ": ", *rows, " rows, another input has ", decoded->batch.rows));
   const auto data = Data(request, index, spec, decoded);
   if (!data.ok()) return data.status();
   const uint64_t row_bytes = spec.RowBytes();
@@ -105,7 +118,8 @@ std::string DatatypeOf(std::string_view torch_dtype) {
 
 absl::StatusOr<DecodedInputs> DecodeInputs(const inference::ModelInferRequest& request, const ModelDescription& description) {
   if (request.raw_input_contents_size() > 0 && request.raw_input_contents_size() != request.inputs_size()) {
-    return Bad(absl::StrCat(request.inputs_size(), " inputs with ", request.raw_input_contents_size(), " raw_input_contents: one for each is needed"));
+    return Bad(absl::StrCat(request.inputs_size(), " inputs with ", request.raw_input_contents_size(),
+                            " raw_input_contents: one for each is needed"));
   }
   DecodedInputs decoded;
   std::set<std::string> known;
@@ -117,16 +131,19 @@ absl::StatusOr<DecodedInputs> DecodeInputs(const inference::ModelInferRequest& r
       if (index >= 0) return Bad(absl::StrCat("input ", spec.name, " is given twice"));
       index = i;
     }
-    if (index < 0) return Bad(absl::StrCat("input ", spec.name, " is missing: expected ", DatatypeOf(spec.dtype), " ", ShapeText(spec.shape)));
+    if (index < 0)
+      return Bad(absl::StrCat("input ", spec.name, " is missing: expected ", DatatypeOf(spec.dtype), " ", ShapeText(spec.shape)));
     if (absl::Status status = DecodeInput(request, index, spec, &decoded); !status.ok()) return status;
   }
   for (const Input& input : request.inputs()) {
-    if (!known.contains(input.name())) return Bad(absl::StrCat("the model has no input ", input.name(), ", it has ", absl::StrJoin(known, ", ")));
+    if (!known.contains(input.name()))
+      return Bad(absl::StrCat("the model has no input ", input.name(), ", it has ", absl::StrJoin(known, ", ")));
   }
   return decoded;
 }
 
-absl::Status EncodeOutputs(const inference::ModelInferRequest& request, std::vector<OutputTensor> outputs, inference::ModelInferResponse* response) {
+absl::Status EncodeOutputs(const inference::ModelInferRequest& request, std::vector<OutputTensor> outputs,
+                           inference::ModelInferResponse* response) {
   std::vector<std::string> names;
   for (const auto& requested : request.outputs()) names.push_back(requested.name());
   if (names.empty()) {

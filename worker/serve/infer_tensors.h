@@ -29,7 +29,8 @@ struct DecodedInputs {
 absl::StatusOr<DecodedInputs> DecodeInputs(const inference::ModelInferRequest& request, const ModelDescription& description);
 
 // Outputs into the response, raw: those that the request names, in its order, or all.
-absl::Status EncodeOutputs(const inference::ModelInferRequest& request, std::vector<OutputTensor> outputs, inference::ModelInferResponse* response);
+absl::Status EncodeOutputs(const inference::ModelInferRequest& request, std::vector<OutputTensor> outputs,
+                           inference::ModelInferResponse* response);
 
 // Bytes of the outputs' data.
 uint64_t OutputBytes(const std::vector<OutputTensor>& outputs);

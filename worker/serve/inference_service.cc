@@ -32,8 +32,9 @@ absl::StatusOr<uint64_t> ParseVersion(const std::string& text) {
   uint64_t version = 0;
   if (text.empty()) return version;
   if (!absl::SimpleAtoi(text, &version) || version == 0) {
-    return WithReason(absl::InvalidArgumentError(absl::StrCat("model version \"", text, "\" is not the version of a manifest: a number from 1")),
-                      "BAD_INPUT");
+    return WithReason(
+        absl::InvalidArgumentError(absl::StrCat("model version \"", text, "\" is not the version of a manifest: a number from 1")),
+        "BAD_INPUT");
   }
   return version;
 }
@@ -81,9 +82,10 @@ absl::Status Score(ModelCache* cache, const inference::ModelInferRequest& reques
   auto outputs = (*model)->Infer(inputs->batch);
   if (!outputs.ok()) return WithReason(outputs.status(), "BAD_INPUT");
   if (OutputBytes(*outputs) > static_cast<uint64_t>(kInferenceMessageBytesMax)) {
-    return WithReason(absl::ResourceExhaustedError(absl::StrCat("the scores of ", *rows, " rows have ", OutputBytes(*outputs),
-                                                                " bytes, an answer may have ", kInferenceMessageBytesMax, ": send fewer rows")),
-                      "REQUEST_TOO_LARGE");
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat("the scores of ", *rows, " rows have ", OutputBytes(*outputs),
+                                                  " bytes, an answer may have ", kInferenceMessageBytesMax, ": send fewer rows")),
+        "REQUEST_TOO_LARGE");
   }
   response->set_model_name(request.model_name());
   response->set_model_version(absl::StrCat((*model)->version()));
@@ -171,7 +173,8 @@ InferenceService::~InferenceService() { Stop(); }
 
 void InferenceService::Stop() { pool_->Stop(); }
 
-grpc::ServerUnaryReactor* InferenceService::Queue(grpc::CallbackServerContext* context, uint64_t bytes, std::function<absl::Status()> call) {
+grpc::ServerUnaryReactor* InferenceService::Queue(grpc::CallbackServerContext* context, uint64_t bytes,
+                                                  std::function<absl::Status()> call) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   absl::Status status = pool_->Add({bytes, std::move(call), context, reactor});
   if (!status.ok()) reactor->Finish(ToGrpc(status));
@@ -202,7 +205,8 @@ grpc::ServerUnaryReactor* InferenceService::ModelReady(grpc::CallbackServerConte
   return Queue(context, 0, [this, request, response] { return IsReady(cache_.get(), *request, response); });
 }
 
-grpc::ServerUnaryReactor* InferenceService::ModelMetadata(grpc::CallbackServerContext* context, const inference::ModelMetadataRequest* request,
+grpc::ServerUnaryReactor* InferenceService::ModelMetadata(grpc::CallbackServerContext* context,
+                                                          const inference::ModelMetadataRequest* request,
                                                           inference::ModelMetadataResponse* response) {
   return Queue(context, 0, [this, request, response] { return DescribeModel(cache_.get(), *request, response); });
 }
@@ -211,9 +215,10 @@ grpc::ServerUnaryReactor* InferenceService::ModelInfer(grpc::CallbackServerConte
                                                        inference::ModelInferResponse* response) {
   const uint64_t bytes = request->ByteSizeLong();
   if (bytes > options_.request_bytes_max) {
-    return Finished(context, WithReason(absl::ResourceExhaustedError(absl::StrCat("a request of ", bytes, " bytes, at most ",
-                                                                                  options_.request_bytes_max, " are taken: send fewer rows")),
-                                        "REQUEST_TOO_LARGE"));
+    return Finished(context,
+                    WithReason(absl::ResourceExhaustedError(absl::StrCat("a request of ", bytes, " bytes, at most ",
+                                                                         options_.request_bytes_max, " are taken: send fewer rows")),
+                               "REQUEST_TOO_LARGE"));
   }
   return Queue(context, bytes, [this, request, response] {
     const absl::Time begin = absl::Now();

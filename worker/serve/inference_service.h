@@ -19,9 +19,9 @@ namespace ballast {
 inline constexpr int kInferenceMessageBytesMax = 64 << 20;  // for ServerBuilder::SetMaxReceiveMessageSize and SetMaxSendMessageSize
 
 struct InferenceOptions {
-  int threads = 1;                                                // requests in computation
-  int queued_max = 64;                                            // requests that wait for a thread
-  uint64_t queued_bytes_max = uint64_t{256} << 20;                // of them
+  int threads = 1;                                                   // requests in computation
+  int queued_max = 64;                                               // requests that wait for a thread
+  uint64_t queued_bytes_max = uint64_t{256} << 20;                   // of them
   uint64_t request_bytes_max = uint64_t{kInferenceMessageBytesMax};  // of one
   std::string server_name = "ballast-worker";
   std::string server_version;

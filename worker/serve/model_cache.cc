@@ -17,7 +17,8 @@ absl::StatusOr<std::vector<OutputTensor>> ServedModel::Infer(const BatchView& ba
   return model_->Infer(batch);
 }
 
-ModelCache::ModelCache(ModelCacheOptions options, std::shared_ptr<ModelSource> source) : options_(std::move(options)), source_(std::move(source)) {}
+ModelCache::ModelCache(ModelCacheOptions options, std::shared_ptr<ModelSource> source)
+    : options_(std::move(options)), source_(std::move(source)) {}
 
 absl::StatusOr<std::vector<uint64_t>> ModelCache::Versions(const std::string& run) {
   const absl::Time now = options_.now();
@@ -51,8 +52,9 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> ModelCache::Get(const std::st
   }
   const Key key{run, version == 0 ? versions->front() : version};
   if (std::find(versions->begin(), versions->end(), key.second) == versions->end()) {
-    return WithReason(absl::NotFoundError(absl::StrCat("run ", run, " has no manifest of version ", version, ", the newest is ", versions->front())),
-                      "MODEL_NOT_FOUND", {{"run", run}});
+    return WithReason(
+        absl::NotFoundError(absl::StrCat("run ", run, " has no manifest of version ", version, ", the newest is ", versions->front())),
+        "MODEL_NOT_FOUND", {{"run", run}});
   }
   std::shared_ptr<Entry> entry;
   {
@@ -60,7 +62,8 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> ModelCache::Get(const std::st
     const auto it = entries_.find(key);
     if (it != entries_.end()) {
       entry = it->second;
-      mu_.Await(absl::Condition(+[](Entry* e) { return !e->loading; }, entry.get()));
+      mu_.Await(absl::Condition(
+          +[](Entry* e) { return !e->loading; }, entry.get()));
       if (!entry->status.ok()) return entry->status;
       // It may have been evicted while this caller waited; what it holds stays good.
       const auto now = entries_.find(key);

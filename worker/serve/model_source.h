@@ -16,8 +16,8 @@ namespace ballast {
 
 // All that is needed to score with a run as of one manifest.
 struct ModelParts {
-  std::string archive;                            // the run's model artifact; its sha256 is checked by the source
-  std::vector<TensorSpec> tensors;                // RunSpec.tensors
+  std::string archive;                           // the run's model artifact; its sha256 is checked by the source
+  std::vector<TensorSpec> tensors;               // RunSpec.tensors
   std::shared_ptr<const ParameterStore> values;  // of the manifest's version; its tensors are `tensors`
 };
 
