@@ -69,3 +69,16 @@ class BatchNormMlp(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.second(torch.relu(self.norm(self.first(tokens.float() / 10))))
+
+
+class Mlp(nn.Module):
+    """Small, dense, every parameter gets a gradient: for tests that compare bits."""
+
+    def __init__(self, features: int = 16, classes: int = 5, width: int = 64):
+        super().__init__()
+        self.first = nn.Linear(features, width)
+        self.second = nn.Linear(width, width)
+        self.third = nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.third(torch.relu(self.second(torch.relu(self.first(x)))))
