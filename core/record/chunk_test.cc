@@ -40,6 +40,19 @@ TEST(Chunk, ReadsWhatItWrote) {
   EXPECT_EQ(blocks[1], std::string(308, 'b'));
 }
 
+// docs/wire_format.md sections 1 and 2.
+TEST(Chunk, BytesOfTheDocumentsExample) {
+  const std::vector<float> values = {127, -64, 0.5f, 1.5f, 0};
+  std::string payload(9, '\0');
+  Encode(Codec::kInt8, values, absl::MakeSpan(payload.data(), payload.size()));
+  const ChunkHead head{"r", 1, 2, 1, 0, 0, true, {{0, 0, 5, Codec::kInt8, 9, Hash64(payload)}}};
+  const std::string expected(
+      "\x0a\x01r\x10\x01\x18\x02\x20\x01\x38\x01\x42\x0f\x18\x05\x20\x03\x28\x09\x31\x39\x02\x5c\x00\xf9\x7a\x1d\xd4"
+      "\x7a\x09\x00\x00\x80\x3f\x7f\xc0\x00\x02\x00",
+      39);
+  EXPECT_EQ(EncodeChunkHead(head, payload.size()) + payload, expected);
+}
+
 TEST(Chunk, HeadIsReadBeforeThePayloadIsThere) {
   const Example e = MakeExample();
   const std::string head = EncodeChunkHead(e.head, e.payload.size());

@@ -48,6 +48,21 @@ TEST(Decision, BytesOfAnExample) {
   EXPECT_EQ(EncodeDecision(d), expected);
 }
 
+// docs/wire_format.md section 3.
+TEST(Decision, ChainOfTheDocumentsExample) {
+  Decision d;
+  d.run = "r";
+  d.index = 2;
+  d.parts = {Part{Uid{2, 1}, 5, {Batch{{1, 3, 0}, 5, 0x8877665544332211}}, 1, 0.5}};
+  d.divisor = 5;
+  d.hyper = {0.5f, 0, 0, 1, 0, 1, 0, 0};
+  d.sessions_closed_below = 1;
+  d.version = 2;
+  d.step = 1;
+  EXPECT_EQ(ChainOf(0x0102030405060708, d), 0x6a15c20caf2dcb92u);
+  EXPECT_EQ(EncodeDecision(d).size(), 108u - 9u);
+}
+
 TEST(Decision, ChainLinksDecisions) {
   Decision a = Example(), b = Example();
   SealDecision(0, a);

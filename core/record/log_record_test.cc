@@ -73,6 +73,22 @@ TEST(LogRecord, ReadsWhatWasWritten) {
   EXPECT_EQ(scanner.last_chain(), w.chain_);
 }
 
+// docs/wire_format.md section 6.
+TEST(LogRecord, BytesOfTheDocumentsExample) {
+  const std::string chunk(
+      "\x0a\x01r\x10\x01\x18\x02\x20\x01\x38\x01\x42\x0f\x18\x05\x20\x03\x28\x09\x31\x39\x02\x5c\x00\xf9\x7a\x1d\xd4"
+      "\x7a\x09\x00\x00\x80\x3f\x7f\xc0\x00\x02\x00",
+      39);
+  RecordHeader h{RecordKind::kContribution, 39, 1, 2, 1, 0x1122334455667788, 0};
+  std::string out(kRecordHeaderBytes, '\0');
+  EncodeRecordHeader(h, {chunk.substr(0, 30), chunk.substr(30)}, absl::MakeSpan(out.data(), out.size()));
+  const std::string expected(
+      "\x42\x4c\x4c\x47\x01\x00\x02\x00\x00\x00\x00\x00\x27\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00"
+      "\x01\x00\x00\x00\x00\x00\x00\x00\x88\x77\x66\x55\x44\x33\x22\x11\x13\x86\x47\xe4\x28\xff\xd3\xca\x80\x41\xdb\x92\x07\xfb\x7f\x37",
+      64);
+  EXPECT_EQ(out, expected);
+}
+
 TEST(LogRecord, PadFillsThePageEvenWhenAHeaderDoesNotFit) {
   EXPECT_EQ(PadBodyBytes(0), -1);
   EXPECT_EQ(PadBodyBytes(8192), -1);

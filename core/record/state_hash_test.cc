@@ -23,6 +23,11 @@ TEST(StateHash, BlockIsValuesThenSlots) {
   EXPECT_EQ(BlockHash("aaaa", {}), Hash64("aaaa"));
 }
 
+// docs/wire_format.md section 5: values 1.0, 2.0.
+TEST(StateHash, RootOfTheDocumentsExample) {
+  EXPECT_EQ(RootHash({BlockHash(absl::string_view("\0\0\x80\x3f\0\0\0\x40", 8), {})}), 0x66f876d28aa23690u);
+}
+
 TEST(StateHash, RootIsOverBlockHashesInOrder) {
   const std::string bytes = std::string("\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0", 16);
   EXPECT_EQ(RootHash({1, 2}), Hash64(bytes));
