@@ -11,7 +11,7 @@
 //
 // Environment of a test build (--config=mutate or the -mutable binaries):
 //   BALLAST_CRASH_AT=name:n   the n-th thread to pass `name` kills the process (SIGKILL), after a line "failpoint name" on stderr
-//   BALLAST_STALL_AT=name:n   the n-th and every later one stays there until the process is killed
+//   BALLAST_STALL_AT=name:f   while the file f exists, a thread that passes `name` stays there until the process is killed
 // Threads: any.
 #ifndef BALLAST_SERVER_FAILPOINT_H_
 #define BALLAST_SERVER_FAILPOINT_H_
@@ -32,37 +32,35 @@ class Failpoints {
  public:
   static void Pass(const char* name) {
     static Failpoints points;
-    if (points.crash_.Hit(name)) {
+    if (points.Crashes(name)) {
       fprintf(stderr, "failpoint %s\n", name);
       raise(SIGKILL);
     }
-    if (points.stall_.Hit(name)) {
+    if (points.Stalls(name)) {
       fprintf(stderr, "failpoint %s: stalled\n", name);
       for (;;) pause();
     }
   }
 
  private:
-  struct Plan {
+  struct Plan {  // "name:argument" in an environment variable
     std::string name;
-    long from = 0;
-    bool later = false;  // also every pass after that one
-    std::atomic<long> passes{0};
+    std::string argument;
 
-    Plan(const char* variable, bool later_too) : later(later_too) {
+    explicit Plan(const char* variable) {
       const char* text = std::getenv(variable);
       const std::string plan = text == nullptr ? "" : text;
       name = plan.substr(0, plan.find(':'));
-      if (name.size() < plan.size()) from = std::atol(plan.c_str() + name.size() + 1);
-    }
-    bool Hit(const char* passed) {
-      if (from == 0 || name != passed) return false;
-      const long pass = passes.fetch_add(1) + 1;
-      return later ? pass >= from : pass == from;
+      if (name.size() < plan.size()) argument = plan.substr(name.size() + 1);
     }
   };
-  Plan crash_{"BALLAST_CRASH_AT", false};
-  Plan stall_{"BALLAST_STALL_AT", true};
+
+  bool Crashes(const char* passed) { return crash_.name == passed && ++passes_ == std::atol(crash_.argument.c_str()); }
+  bool Stalls(const char* passed) { return stall_.name == passed && access(stall_.argument.c_str(), F_OK) == 0; }
+
+  const Plan crash_{"BALLAST_CRASH_AT"};
+  const Plan stall_{"BALLAST_STALL_AT"};
+  std::atomic<long> passes_{0};
 };
 
 }  // namespace ballast

@@ -1,0 +1,248 @@
+"""Kills servers and workers while they train, again and again, and checks after each kill that nothing that was promised is gone.
+
+    python -m tests.crash.campaign --kills N --seed S [--duration SECONDS] [--codec int8|fp32] [--checkpoints on|off] [--dir DIR]
+
+A killed server dies by kill -9 from outside, or by its own hand in one of four gaps (server/failpoint.h), so that each is hit for certain.
+After the death of a server, from the log that it left:
+  - the project's replay (`ballast-server --replay`) and the numpy replay (tests/replay) reach the same version with the same hash,
+  - on server 0, no version that a feed was told of is missing,
+and after its restart the recovered state has that version and hash, and training goes on. At the end the checkpoint of the live state
+has, on every server, the hash of a replay of the whole log.
+
+Needs the -mutable test binaries for the gaps. Prints its seed and one line a kill; exit status 1 when a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import ballast
+from tests.replay import replay_log
+from tests.support.cluster import Cluster, Process, binary, wait_for
+from tests.support.feeder import FeederJob, TaskFailed, export_mlp, in_background, options
+from tests.support.rows import VectorRows
+
+GAPS = ("append-receipt", "submit-decision", "decision-apply", "apply-ack")
+COORDINATOR_GAPS = ("submit-decision",)  # only server 0 passes them
+SERVER_BINARY = "ballast-server-mutable"
+RUN = "campaign"
+PARTITIONS = 4
+HEAL_S = 60.0
+
+
+@dataclass(frozen=True)
+class Death:
+    process: str
+    how: str  # a gap, or "kill -9"
+    acked: int  # highest version that a feed was told of
+    recovered: Optional[int]  # version in the log that a server left; None for a worker
+    heal_s: float  # restart to the next acknowledgement
+
+
+@dataclass(frozen=True)
+class State:
+    version: int
+    hash: str
+
+
+def replay_by_server(data_dir: Path) -> State:
+    done = subprocess.run([binary(SERVER_BINARY), "--replay", str(data_dir), "--print-hash", "--json"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"--replay {data_dir}: {done.stderr}"
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    found = next(r for r in rows if r["run"] == RUN)
+    return State(int(found["version"]), str(found["hash"]))
+
+
+def replay_by_numpy(data_dir: Path) -> State:
+    [directory] = data_dir.glob(f"**/runs/{RUN}/shard-*")
+    shard = replay_log.replay(directory)
+    return State(shard.version, f"{shard.root():016x}")
+
+
+class Campaign:
+    def __init__(self, directory: Path, seed: int, codec: str, checkpoints: bool, report: Any = print) -> None:
+        self.random = random.Random(seed)
+        self.report = report
+        self.deaths: list[Death] = []
+        self.cluster = Cluster(directory / "cluster", servers=2, workers=2, server_flags=("--log-retain", "all"), server_binary=SERVER_BINARY)
+        self.model = export_mlp(directory / "mlp.pt")
+        self.options = options(
+            batch_rows=16, step_rows=64, partitions=PARTITIONS, codec=codec, reduction="mean", checkpoint_versions=25 if checkpoints else 0, lease_s=10.0
+        )
+        self.armed: dict[str, str] = {}
+        self.stopping = False
+
+    def run(self, kills: list[tuple[str, str]], deadline: Optional[float] = None) -> list[Death]:
+        """`kills`: (process, "kill -9" or a gap), in order for each process. Ends early at `deadline` (time.monotonic())."""
+        with self.cluster:
+            self.job = FeederJob(
+                self.cluster.address, RUN, self.model, VectorRows(4_000_000, PARTITIONS), ballast.Adam(1e-3), self.options, patience_s=HEAL_S
+            )
+            self.job.create()
+            self.job.begin(1)
+            feeds = [in_background(lambda p=p: self._feed(p)) for p in range(PARTITIONS)]  # type: ignore[misc]
+            self.job.acks.await_count(8)
+            self._kill_all(kills, deadline)
+            self._stop(feeds)
+            self._check_live_state()
+        return self.deaths
+
+    # ---- feeding
+
+    def _feed(self, partition: int) -> None:
+        def before(seq: int) -> None:
+            if self.stopping:
+                raise TaskFailed("enough")
+
+        try:
+            self.job.feed(1, partition, before=before)
+        except TaskFailed:
+            pass
+
+    def _stop(self, feeds: list[Any]) -> None:
+        self.stopping = True
+        for feed in feeds:
+            feed(HEAL_S)
+
+    # ---- killing
+
+    def _kill_all(self, kills: list[tuple[str, str]], deadline: Optional[float]) -> None:
+        waiting = {p.name: [how for name, how in kills if name == p.name] for p in self.cluster.processes()}
+        outside = [name for name, how in kills if how == "kill -9"]
+        while outside or any(self.armed.values()):
+            if deadline is not None and time.monotonic() > deadline:
+                self.report("time is up")
+                return
+            dead = [p for p in self.cluster.processes() if not p.alive()]
+            if not dead and outside and not self.armed.get(outside[0]):
+                process = self._process(outside.pop(0))
+                waiting[process.name].remove("kill -9")
+                self._await_progress(self.random.randint(4, 40))
+                if process.alive():
+                    process.kill()
+                    self._heal(process, "kill -9", waiting[process.name])
+                continue
+            for process in dead:
+                self._heal(process, self.armed.pop(process.name, "nothing that was planned"), waiting[process.name])
+            time.sleep(0.005)
+
+    def _process(self, name: str) -> Process:
+        return next(p for p in self.cluster.processes() if p.name == name)
+
+    def _await_progress(self, acks: int) -> None:
+        """Until so many more batches are acknowledged, or somebody died."""
+        goal = self.job.acks.count() + acks
+        wait_for(
+            f"{acks} acknowledgements", lambda: self.job.acks.count() >= goal or not all(p.alive() for p in self.cluster.processes()), HEAL_S
+        )
+
+    def _heal(self, process: Process, how: str, waiting: list[str]) -> None:
+        """Checks what a dead process left, starts it again and waits until training goes on."""
+        assert process.popen is not None
+        assert process.popen.wait() == -9, f"{process.name} ended with {process.popen.returncode}, expected {how}:\n{process.log_tail()}"
+        if how in GAPS:
+            assert process.log_tail(500).rstrip().endswith(f"failpoint {how}"), process.log_tail(500)
+        acked = self.job.acks.last_version
+        left = self._check_log(process, acked) if process in self.cluster.servers else None
+        if waiting and waiting[0] in GAPS:
+            self.armed[process.name] = waiting.pop(0)
+        self._arm(process)
+        started, acks = time.monotonic(), self.job.acks.count()
+        process.start()
+        if left is not None:
+            self._check_recovered(process, left)
+        wait_for(f"training to go on after {process.name}", lambda: self.job.acks.count() > acks or not process.alive(), HEAL_S)
+        death = Death(process.name, how, acked, left.version if left else None, time.monotonic() - started)
+        self.deaths.append(death)
+        self.report(f"{len(self.deaths):4d}  {death.process:9s} {death.how:16s} acked {death.acked:6d}  in its log {death.recovered}  healed in {death.heal_s:.2f} s")
+
+    def _arm(self, process: Process) -> None:
+        gap = self.armed.get(process.name)
+        process.environment = {"BALLAST_CRASH_AT": f"{gap}:{self.random.randint(3, 12)}"} if gap else {}
+
+    # ---- checking
+
+    def _check_log(self, process: Process, acked: int) -> State:
+        data_dir = self.cluster.directory / process.name
+        server, numpy = replay_by_server(data_dir), replay_by_numpy(data_dir)
+        assert server == numpy, f"{process.name}: --replay says {server}, numpy says {numpy}"
+        if process is self.cluster.servers[0]:
+            assert numpy.version >= acked, f"feeds were told of version {acked}, the log of server 0 ends at {numpy.version}"
+        return numpy
+
+    def _check_recovered(self, process: Process, left: State) -> None:
+        """What the restarted server says about its recovery (docs: log line "run recovered") is what it left."""
+        line = wait_for(f"{process.name} to recover {RUN}", lambda: _last_recovery(process), HEAL_S)
+        assert line == left, f"{process.name} recovered {line}, its log holds {left}"
+
+    def _check_live_state(self) -> None:
+        manifest = self.cluster.ctl_json("ckpt", "save", RUN)
+        self.report(f"final checkpoint: {manifest}")
+        live = {s.index: s.digest for s in self._manifest().shards}
+        for index, server in enumerate(self.cluster.servers):
+            data_dir = self.cluster.directory / server.name
+            by_server, by_numpy = replay_by_server(data_dir), replay_by_numpy(data_dir)
+            assert by_server == by_numpy == State(by_server.version, f"{live[index]:016x}"), (index, by_server, by_numpy, live[index])
+            assert by_numpy.version >= self.job.acks.last_version
+
+    def _manifest(self) -> Any:
+        from ballast.channel import Connection
+        from ballast.v1 import control_pb2
+
+        with Connection(self.cluster.address) as connection:
+            return connection.call("ListManifests", control_pb2.RunRef(run=RUN)).manifests[0]
+
+
+_RECOVERY = re.compile(rf"run recovered.*run={RUN}\b.*version=(\d+).*hash=([0-9a-f]{{16}})")
+
+
+def _last_recovery(process: Process) -> Optional[State]:
+    """From the log after the last start."""
+    found = _RECOVERY.findall(process.log_since_start())
+    return State(int(found[-1][0]), found[-1][1]) if found else None
+
+
+def make_plan(kills: int, generator: random.Random) -> list[tuple[str, str]]:
+    """Half of the kills in the gaps, evenly; a gap is armed when the server starts, so an outside kill comes before each server's first."""
+    plan: list[tuple[str, str]] = []
+    inside = 0
+    while len(plan) < kills:
+        gap = GAPS[inside % len(GAPS)]
+        server = "server-0" if gap in COORDINATOR_GAPS or inside // len(GAPS) % 2 == 0 else "server-1"
+        plan += [(server, "kill -9"), (server, gap)]
+        inside += 1
+        if inside % 3 == 0:
+            plan.append((generator.choice(["worker-0", "worker-1"]), "kill -9"))
+    return plan[:kills]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--duration", type=float, default=float("inf"), help="seconds after which no more kills are made")
+    parser.add_argument("--codec", choices=["int8", "fp32"], default="int8")
+    parser.add_argument("--checkpoints", choices=["on", "off"], default="on")
+    parser.add_argument("--dir", type=Path, default=None, help="folder for data and logs; default: a temporary one, removed at the end")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="ballast-campaign-") as temporary:
+        campaign = Campaign(arguments.dir or Path(temporary), arguments.seed, arguments.codec, arguments.checkpoints == "on", lambda line: print(line, flush=True))
+        deaths = campaign.run(make_plan(arguments.kills, campaign.random), time.monotonic() + arguments.duration)
+    print(f"{len(deaths)} kills, by kind {dict(Counter(d.how for d in deaths))}, slowest healed in {max(d.heal_s for d in deaths):.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Six rules of the protocol, each with the interleaving that breaks without it, played by hand against real servers.
+
+Every scenario passes with all rules on, and fails when the server runs with that one rule taken away (BALLAST_MUTATE, test builds only):
+so the tests would notice if the rule were lost. Danger numbers: docs/ARCHITECTURE.md, "The step protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from ballast.channel import Connection
+from ballast.errors import BallastError
+from ballast.runs import pull
+from ballast.v1 import control_pb2
+from tests.support import audit
+from tests.support.cluster import Cluster
+from tests.support.feeder import FeederJob, export_counter, in_background, options
+from tests.support.raw_session import RawSession, Silence, batch
+from tests.support.rows import CounterRows
+
+pytestmark = pytest.mark.e2e
+
+SLOTS = 64
+ROWS = 16  # of a batch
+RUN = "mutation"
+SERVERS = 2
+
+
+@dataclass
+class Scene:
+    cluster: Cluster
+    stall_file: Path  # while it exists, server 1 writes no log
+
+    @property
+    def addresses(self) -> dict[int, str]:
+        return {i: s.address for i, s in enumerate(self.cluster.servers)}
+
+    def begin(self, step_rows: int) -> None:
+        """A run at version 1, its epoch begun. linger is long: only rules close steps here."""
+        model = export_counter(self.cluster.directory / "counter.pt", SLOTS)
+        rows = CounterRows(ROWS, SLOTS, partitions=1)
+        job = FeederJob(self.cluster.address, RUN, model, rows, run_options=options(partitions=1, batch_rows=ROWS, step_rows=step_rows, linger_ms=60_000))
+        job.create()
+        job.begin(1)
+        first = self.session("initial")
+        first.initialise(np.zeros(SLOTS, dtype=np.float32), self.addresses)
+        first.drop()
+
+    def session(self, worker: str, resume: int = 0) -> RawSession:
+        return RawSession(self.cluster.address, RUN, worker, resume)
+
+    def weights(self) -> Any:
+        """Of all servers; TimeoutError when one of them cannot get to the newest version."""
+
+        def read() -> Any:
+            with Connection(self.cluster.address) as connection:
+                return pull(connection, f"{RUN}@live")[1]["weight"]
+
+        return in_background(read)(20)
+
+
+def gradient(seq: int) -> Any:
+    """The contribution of batch `seq`: it adds 1 to slots seq and SLOTS - 1 - seq (one on each server)."""
+    values = np.zeros(SLOTS, dtype=np.float32)
+    values[[seq, SLOTS - 1 - seq]] = -1
+    return values
+
+
+def assert_trained(scene: Scene, seqs: list[int]) -> None:
+    audit.assert_each_batch_once(scene.cluster, RUN)
+    np.testing.assert_array_equal(scene.weights(), -sum(gradient(s) for s in seqs))
+
+
+def no_fence_check(scene: Scene) -> None:
+    """F6: somebody submits a batch that is granted to somebody else."""
+    scene.begin(step_rows=ROWS)
+    holder, zombie = scene.session("holder"), scene.session("zombie")
+    b0 = batch(0, ROWS)
+    grant = holder.granted(b0)
+    zombie.contribute([b0], gradient(0), grant.base_version, scene.addresses)
+    assert zombie.expect("refuse").reason == 2  # FENCED
+    holder.accepted(holder.contribute([b0], gradient(0), grant.base_version, scene.addresses))
+    assert_trained(scene, [0])
+
+
+def no_withdraw(scene: Scene) -> None:
+    """F6: a session submits and dies before the step is decided; its batch is trained by another one."""
+    scene.begin(step_rows=3 * ROWS)
+    stays, dies = scene.session("stays"), scene.session("dies")
+    b0, b1 = batch(0, ROWS), batch(1, ROWS)
+    grant = stays.granted(b1)
+    dies.granted(b0)
+    dies.contribute([b0], gradient(0), grant.base_version, scene.addresses)
+    second = batch(2, ROWS)
+    dies.granted(second)  # the submit was taken: messages of a session are handled in order
+    dies.drop()
+    heir = scene.session("heir")
+    heir.granted(b0)
+    uids = [(stays, stays.contribute([b1], gradient(1), grant.base_version, scene.addresses))]
+    uids.append((heir, heir.contribute([b0], gradient(0), grant.base_version, scene.addresses)))
+    stays.blocked()
+    heir.blocked()
+    for session, uid in uids:
+        session.accepted(uid)
+    assert_trained(scene, [0, 1])
+
+
+def no_own_log_check(scene: Scene) -> None:
+    """R5: the receipt of server 0 means "appended". A crash can lose the bytes, and then the receipt is a lie."""
+    scene.begin(step_rows=ROWS)
+    session = scene.session("w")
+    b0 = batch(0, ROWS)
+    grant = session.granted(b0)
+    uid = session.new_uid()
+    session.push(uid, gradient(0), {1: scene.addresses[1]})
+    synced = session.receipt(1)
+    lost = type(synced)(shard=0, incarnation=scene_incarnation(scene), checksum=synced.checksum, norm2=synced.norm2)
+    session.submit(uid, [b0], grant.base_version, [lost, synced])
+    refuse = session.expect("refuse")
+    assert list(refuse.shards) == [0], refuse
+    session.push(uid, gradient(0), {0: scene.addresses[0]})
+    session.submit(uid, [b0], grant.base_version, [session.receipt(0), synced])
+    session.accepted(uid)
+    assert_trained(scene, [0])
+
+
+def early_receipt(scene: Scene) -> None:
+    """R1: server 1 is killed before it wrote a contribution. Nobody may hold a receipt for it."""
+    scene.begin(step_rows=ROWS)
+    session = scene.session("w")
+    b0 = batch(0, ROWS)
+    grant = session.granted(b0)
+    uid = session.new_uid()
+    scene.stall_file.touch()
+    session.push(uid, gradient(0), scene.addresses)
+    receipts = [session.receipt(0)]
+    try:
+        receipts.append(session.receipt(1, seconds=2))
+        session.submit(uid, [b0], grant.base_version, receipts)
+        session.expect("decided", seconds=2)
+    except Silence:
+        pass
+    scene.cluster.servers[1].kill()
+    scene.stall_file.unlink()
+    scene.cluster.servers[1].start()
+    if len(receipts) == 1:
+        session.forget_stream(1)
+        session.push(uid, gradient(0), {1: scene.addresses[1]})
+        receipts.append(session.receipt(1))
+        session.submit(uid, [b0], grant.base_version, receipts)
+        session.accepted(uid)
+    assert_trained(scene, [0])
+
+
+def holds_anything(scene: Scene) -> None:
+    """F2: a twin waits for a batch that another session trains. It must not hold up the step."""
+    scene.begin(step_rows=ROWS)
+    trains, twin = scene.session("trains"), scene.session("twin")
+    b0 = batch(0, ROWS)
+    grant = trains.granted(b0)
+    twin.claim(b0)
+    with pytest.raises(Silence):
+        twin.expect("grant", seconds=0.5)
+    trains.accepted(trains.contribute([b0], gradient(0), grant.base_version, scene.addresses), seconds=5)
+    assert twin.expect("done").batch == b0
+    assert_trained(scene, [0])
+
+
+def never_flush(scene: Scene) -> None:
+    """F1: the last batch of a partition fills half a step, and nothing more will come."""
+    scene.begin(step_rows=2 * ROWS)
+    session = scene.session("w")
+    b0 = batch(0, ROWS)
+    grant = session.granted(b0)
+    session.blocked()
+    assert session.expect("flush", seconds=5).step == grant.step
+    session.accepted(session.contribute([b0], gradient(0), grant.base_version, scene.addresses))
+    assert_trained(scene, [0])
+
+
+SCENARIOS: dict[str, Callable[[Scene], None]] = {
+    "no-fence-check": no_fence_check,
+    "no-withdraw": no_withdraw,
+    "no-own-log-check": no_own_log_check,
+    "early-receipt": early_receipt,
+    "holds-anything": holds_anything,
+    "never-flush": never_flush,
+}
+
+
+def scene_incarnation(scene: Scene) -> int:
+    with Connection(scene.cluster.address) as connection:
+        servers = connection.call("Cluster", control_pb2.ClusterRequest()).servers
+    return next(int(s.incarnation) for s in servers if s.index == 0)
+
+
+def play(name: str, directory: Path, mutate: str) -> None:
+    stall_file = directory / "stall"
+    environment = {"BALLAST_STALL_AT": f"log-write:{stall_file}"}
+    if mutate:
+        environment["BALLAST_MUTATE"] = mutate
+    flags = ("--log-retain", "all")
+    with Cluster(directory, servers=SERVERS, workers=0, server_flags=flags, server_binary="ballast-server-mutable", environment=environment) as cluster:
+        SCENARIOS[name](Scene(cluster, stall_file))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_holds_with_all_rules(name: str, tmp_path: Path) -> None:
+    play(name, tmp_path, mutate="")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_is_noticed_without_the_rule(name: str, tmp_path: Path) -> None:
+    with pytest.raises((AssertionError, BallastError, grpc.RpcError, RuntimeError, TimeoutError)) as noticed:
+        play(name, tmp_path, mutate=name)
+    print(f"{name}: noticed by {noticed.value!r}")
