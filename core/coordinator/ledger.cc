@@ -152,6 +152,7 @@ bool Ledger::IsClosed(uint32_t epoch) const {
 
 std::string Ledger::Snapshot() const {
   std::string out(kMagic, kMagicBytes);
+  Put(out, part_full_steps_);
   Put<uint32_t>(out, epochs_.size());
   for (const auto& [number, epoch] : epochs_) {
     Put<uint32_t>(out, number);
@@ -197,12 +198,13 @@ bool Ledger::ReadPartition(Reader& in, Partition& p) {
 absl::StatusOr<Ledger> Ledger::Parse(absl::string_view bytes) {
   Ledger ledger;
   if (bytes.empty()) return ledger;
-  if (bytes.size() < kMagicBytes + 12) return absl::DataLossError("ledger snapshot: too short");
+  if (bytes.size() < kMagicBytes + 20) return absl::DataLossError("ledger snapshot: too short");
   Reader tail(bytes.substr(bytes.size() - 8));
   const absl::string_view body = bytes.substr(0, bytes.size() - 8);
   if (tail.Get<uint64_t>() != Hash64(body)) return absl::DataLossError("ledger snapshot: checksum differs");
   if (body.substr(0, kMagicBytes) != absl::string_view(kMagic, kMagicBytes)) return absl::DataLossError("ledger snapshot: unknown format");
   Reader in(body.substr(kMagicBytes));
+  ledger.part_full_steps_ = in.Get<uint64_t>();
   for (uint64_t epochs = in.GetCount<uint32_t>(41); epochs > 0; --epochs) {
     const auto [it, fresh] = ledger.epochs_.try_emplace(in.Get<uint32_t>());
     Epoch& epoch = it->second;

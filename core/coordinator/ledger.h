@@ -52,12 +52,14 @@ class Ledger {
 
   Totals OfEpoch(uint32_t epoch) const;
   Totals OfRun() const;  // without the initial weights (epoch 0)
+  void CountPartFullStep() { ++part_full_steps_; }
+  uint64_t part_full_steps() const { return part_full_steps_; }  // steps with fewer rows than a step should have
 
   // The epoch is committed: drops its marks, keeps its totals.
   void Close(uint32_t epoch);
   bool IsClosed(uint32_t epoch) const;
 
-  // Snapshot, little-endian: "BLG1", u32 epochs, for each: u32 epoch, u8 closed, u64 batches, rows_trained, rows_skipped, duplicates, u32
+  // Snapshot, little-endian: "BLG1", u64 part-full steps, u32 epochs, for each: u32 epoch, u8 closed, u64 batches, rows_trained, rows_skipped, duplicates, u32
   // partitions, for each: u32 partition, u64 rows, u64 below, below x u64 fingerprint, u32 n, n x u64 skipped seq below, u32 m, m x {u64 seq,
   // u64 fingerprint, u8 skipped}; at the end u64 XXH3-64 of everything before.
   std::string Snapshot() const;
@@ -82,6 +84,7 @@ class Ledger {
   static bool ReadPartition(Reader& in, Partition& p);
 
   std::map<uint32_t, Epoch> epochs_;
+  uint64_t part_full_steps_ = 0;
 };
 
 }  // namespace ballast

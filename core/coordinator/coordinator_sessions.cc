@@ -1,0 +1,226 @@
+// Sessions: claims, submissions, skips, leases. A claim is parked first and answered when it can be: with a grant by the admission to a
+// step, or with Done when the decision of its batch is accepted by every shard.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/coordinator/coordinator_impl.h"
+#include "core/status.h"
+
+namespace ballast {
+
+absl::StatusOr<Coordinator::Opened> CoordinatorImpl::OpenSession(const std::string& worker, SessionId resume, int64_t now_ms) {
+  if (health_ != Health::kRunning) return StoppedError();
+  if (sessions_.live().size() >= kSessionsMax) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat("run ", spec_.name, " has ", kSessionsMax, " sessions already")), "TOO_MANY_SESSIONS");
+  }
+  const Sessions::Opened opened = sessions_.Open(worker, resume, now_ms);
+  return Opened{opened.session->id, opened.resumed};
+}
+
+void CoordinatorImpl::OnSessionLost(SessionId session, int64_t now_ms) {
+  if (sessions_.Find(session) == nullptr) return;
+  EndSession(session, /*blame=*/true);
+  Advance(now_ms);
+}
+
+// Its grants go back to whoever claims their batches, its submitted contributions leave the candidates (F6).
+void CoordinatorImpl::EndSession(SessionId id, bool blame) {
+  const std::vector<Batch> held = steps_.ReleaseSession(id, config_.rules.withdraw);
+  sessions_.Close(id);
+  if (!blame) return;
+  for (const Batch& b : held) {
+    if (++deaths_[b.id] < kDeathsMax) continue;
+    steps_.Quarantine(b.id);
+    pending_skips_.push_back({b, absl::StrCat("quarantined: ", kDeathsMax, " sessions ended while they held it"), 0});
+  }
+}
+
+void CoordinatorImpl::ExpireLeases(int64_t now_ms) {
+  std::vector<SessionId> expired;
+  for (auto& [id, session] : sessions_.live()) {
+    // Nobody can push to a server that is down: that is not the session's fault.
+    if (!shards_.AllConnected()) session.progress_ms = now_ms;
+    if (steps_.HoldsUnsubmitted(id) && now_ms - session.progress_ms >= static_cast<int64_t>(spec_.lease_ms)) expired.push_back(id);
+  }
+  for (SessionId id : expired) {
+    Send(id, CloseSession{absl::StrCat("no progress for ", spec_.lease_ms, " ms while it held batches"), false});
+    EndSession(id, /*blame=*/true);
+  }
+}
+
+bool CoordinatorImpl::IsSettled(const BatchId& batch) const {
+  const auto it = unsettled_.find(batch);
+  return settled_ >= (it == unsettled_.end() ? covered_ : it->second);
+}
+
+bool CoordinatorImpl::AnswerDone(SessionId session, const Claim& claim) {
+  const Batch& b = claim.batch;
+  Done done;
+  done.batch = b;
+  const EpochState* epoch = epochs_.Find(b.id.epoch);
+  if (epoch == nullptr || epoch->phase != EpochState::Phase::kCommitted) {
+    const std::optional<Ledger::Mark> mark = ledger_.Find(b.id);
+    if (!mark || !IsSettled(b.id)) return false;
+    done.skipped = mark->skipped;
+    done.trained_fingerprint = mark->fingerprint;
+    done.conflict = b.id != kInitBatch && mark->fingerprint != b.fingerprint;
+  }
+  ledger_.CountDuplicate(b.id.epoch);
+  Send(session, done);
+  return true;
+}
+
+void CoordinatorImpl::AnswerSettled(const BatchId& batch) {
+  for (const auto& [session, claim] : sessions_.UnparkAll(batch)) AnswerDone(session, claim);
+}
+
+// The bytes of `uid` cannot count any more: the session holds none of their batches and waits for none of them. It claims them again.
+void CoordinatorImpl::Fence(Session& session, const Uid& uid) {
+  for (size_t i = session.parked.size(); i-- > 0;) {
+    if (session.parked[i].uid == uid) sessions_.Unpark(session, i);
+  }
+  std::vector<BatchId> held;
+  if (OpenStep* step = steps_.StepOf(session.id, uid); step != nullptr) {
+    for (const HeldBatch& h : step->slots[session.id].held) {
+      if (h.uid == uid) held.push_back(h.batch.id);
+    }
+  }
+  for (const BatchId& b : held) steps_.Release(b);
+  Send(session.id, Refuse{uid, Refuse::Reason::kFenced, {}});
+}
+
+void CoordinatorImpl::OnClaim(SessionId id, const Batch& batch, std::optional<Uid> uid, int64_t now_ms) {
+  Session* session = sessions_.Find(id);
+  if (session == nullptr) return;
+  session->progress_ms = now_ms;
+  Claim claim{batch, uid};
+  if (AnswerDone(id, claim)) return;
+  if (session->parked.size() >= kParkedMax) {
+    Send(id, CloseSession{absl::StrCat("more than ", kParkedMax, " claims wait"), false});
+    EndSession(id, /*blame=*/false);
+    Advance(now_ms);
+    return;
+  }
+  const Steps::Holder* holder = steps_.HolderOf(batch.id);
+  const bool busy = holder != nullptr && holder->session != id;
+  sessions_.Park(*session, std::move(claim));
+  if (uid.has_value() && (busy || uid->session != id)) {
+    Fence(*session, *uid);
+  } else if (uid.has_value() && IsFree(batch.id)) {
+    // All batches of one contribution belong to one step, however full it is: they live and die together.
+    if (OpenStep* step = steps_.StepOf(id, *uid); step != nullptr) GrantParked(*session, session->parked.size() - 1, *step, now_ms);
+  }
+  Advance(now_ms);
+}
+
+bool CoordinatorImpl::Known(const Uid& uid) const {
+  for (const OpenStep& step : steps_.open()) {
+    for (const Candidate& c : step.candidates) {
+      if (c.submission.uid == uid) return true;
+    }
+  }
+  for (uint64_t index = std::max(settled_ + 1, history_.first()); index <= history_.last(); ++index) {
+    for (const Part& part : history_.at(index)->parts) {
+      if (part.uid == uid) return true;
+    }
+  }
+  return false;
+}
+
+// The step in which the session holds every batch of the submission, exactly as it was claimed; null when there is none.
+OpenStep* CoordinatorImpl::StepOfSubmission(const Submission& submission, SessionId session) {
+  for (OpenStep& step : steps_.open()) {
+    const auto slot = step.slots.find(session);
+    if (slot == step.slots.end()) continue;
+    std::vector<BatchId> found;
+    for (const Batch& b : submission.batches) {
+      for (const HeldBatch& h : slot->second.held) {
+        if (h.batch == b) found.push_back(b.id);
+      }
+    }
+    std::sort(found.begin(), found.end());
+    if (found.size() == submission.batches.size() && std::adjacent_find(found.begin(), found.end()) == found.end()) return &step;
+  }
+  return nullptr;
+}
+
+// The one place that says whether a contribution may count. Everything else only moves work.
+CoordinatorImpl::Submitted CoordinatorImpl::Check(const Submission& submission, SessionId session, OpenStep*& step, std::vector<uint32_t>& shards) {
+  if (Known(submission.uid)) return Submitted::kKnown;
+  uint64_t rows = 0;
+  for (const Batch& b : submission.batches) rows += b.rows;
+  step = submission.batches.empty() ? nullptr : StepOfSubmission(submission, session);
+  if (step == nullptr && !config_.rules.fence_check) {
+    for (const Batch& b : submission.batches) {
+      if (ledger_.Find(b.id)) return Submitted::kFenced;
+    }
+    step = steps_.open().empty() ? steps_.StepFor(session, false, version_, durable_version_) : &steps_.open().front();
+  }
+  if (step == nullptr || rows != submission.rows || submission.uid.session != session) return Submitted::kFenced;
+  if (submission.base_version > durable_version_ || !steps_.Fresh(*step, submission.base_version, version_)) return Submitted::kStale;
+  shards = shards_.MissingReceipts(submission, config_.rules.own_log_check);
+  return shards.empty() ? Submitted::kOk : Submitted::kReceipts;
+}
+
+void CoordinatorImpl::OnSubmit(SessionId id, Submission submission, int64_t now_ms) {
+  Session* session = sessions_.Find(id);
+  if (session == nullptr && config_.rules.fence_check) return;
+  if (health_ != Health::kRunning) return;
+  if (session != nullptr) {
+    session->progress_ms = now_ms;
+    session->residual_norm = submission.residual_norm;
+    for (const StepTiming& t : submission.timing) timing_[t.phase] += t.seconds;
+  }
+  OpenStep* step = nullptr;
+  std::vector<uint32_t> shards;
+  const Uid uid = submission.uid;
+  switch (Check(submission, id, step, shards)) {
+    case Submitted::kKnown:
+      return;
+    case Submitted::kOk:
+      steps_.Submit(*step, Candidate{id, std::move(submission)}, now_ms);
+      break;
+    case Submitted::kFenced: {
+      for (const Batch& b : submission.batches) {
+        const Steps::Holder* holder = steps_.HolderOf(b.id);
+        if (holder != nullptr && holder->session == id && id != 0 && !holder->submitted) steps_.Release(b.id);
+      }
+      if (session != nullptr) Fence(*session, uid);
+      break;
+    }
+    case Submitted::kStale:
+    case Submitted::kReceipts:
+      // The grants stay: the session submits again, after a newer pull or another push. Flush is repeated so that it does so at once.
+      Send(id, Refuse{uid, shards.empty() ? Refuse::Reason::kStale : Refuse::Reason::kReceipts, shards});
+      if (const auto slot = step->slots.find(id); slot != step->slots.end()) slot->second.flushed = false;
+      break;
+  }
+  Advance(now_ms);
+}
+
+void CoordinatorImpl::OnSkip(SessionId id, const Batch& batch, std::string reason, int64_t now_ms) {
+  Session* session = sessions_.Find(id);
+  if (session == nullptr) return;
+  session->progress_ms = now_ms;
+  const Steps::Holder* holder = steps_.HolderOf(batch.id);
+  if (holder != nullptr && holder->session == id && !holder->submitted) {
+    steps_.Release(batch.id);
+    steps_.Quarantine(batch.id);
+    pending_skips_.push_back({batch, std::move(reason), id});
+  } else if (Claim claim{batch, std::nullopt}; !AnswerDone(id, claim)) {
+    sessions_.Park(*session, std::move(claim));  // somebody else has it: the session learns what becomes of it
+  }
+  Advance(now_ms);
+}
+
+void CoordinatorImpl::OnStatus(SessionId id, bool blocked, uint64_t rows_done, int64_t now_ms) {
+  Session* session = sessions_.Find(id);
+  if (session == nullptr) return;
+  if (rows_done > session->rows_done) session->progress_ms = now_ms;
+  session->rows_done = std::max(session->rows_done, rows_done);
+  session->blocked = blocked;
+  Advance(now_ms);
+}
+
+}  // namespace ballast

@@ -1,0 +1,85 @@
+// The live sessions of a run and the claims that they wait for. A session id is incarnation << 32 | n, so that an id is never given twice,
+// whatever crashes; a contribution belongs to the session in its uid.
+//
+// Used by the coordinator's owner thread. Times: milliseconds of the coordinator's clock.
+#ifndef BALLAST_CORE_COORDINATOR_SESSIONS_H_
+#define BALLAST_CORE_COORDINATOR_SESSIONS_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "core/types.h"
+
+namespace ballast {
+
+using SessionId = uint64_t;
+
+inline constexpr size_t kSessionsMax = 4096;        // of a run
+inline constexpr size_t kParkedMax = size_t{1} << 16;  // claims of a session
+
+struct Claim {
+  Batch batch;
+  std::optional<Uid> uid;  // the batch is computed into these bytes already
+};
+
+struct Session {
+  SessionId id = 0;
+  std::string worker;
+  // Every feed is ended or at its window, and every queued batch is claimed. A session without feeds is blocked: it never holds a step.
+  bool blocked = true;
+  uint64_t rows_done = 0;
+  int64_t progress_ms = 0;    // last sign that it computes
+  std::deque<Claim> parked;   // neither granted nor done, in the order of the claims. Change it through Sessions
+  double residual_norm = 0;
+};
+
+class Sessions {
+ public:
+  // `closed_below`: of the last decision, 0 if there is none.
+  Sessions(uint64_t incarnation, uint64_t closed_below) : incarnation_(incarnation), closed_below_(closed_below) {}
+
+  // A new session, or `resume` again: a session of an older incarnation keeps its id, and so the uids of its bytes, when no decision of
+  // this incarnation has cut it off and it was not resumed before. REQUIRES size() < kSessionsMax.
+  struct Opened {
+    Session* session;
+    bool resumed;
+  };
+  Opened Open(const std::string& worker, SessionId resume, int64_t now_ms);
+  void Close(SessionId id);  // drops its claims
+  Session* Find(SessionId id);
+  std::map<SessionId, Session>& live() { return live_; }
+  const std::map<SessionId, Session>& live() const { return live_; }
+
+  // For the next decision: undecided contributions of older sessions are garbage. Grows or stays.
+  uint64_t ClosedBelow();
+
+  void Park(Session& session, Claim claim);
+  // Takes claim `at` out of session.parked.
+  Claim Unpark(Session& session, size_t at);
+  // Takes out all claims of a batch, with their sessions.
+  std::vector<std::pair<SessionId, Claim>> UnparkAll(const BatchId& batch);
+  // Sessions with a parked claim of this batch.
+  std::vector<SessionId> Waiting(const BatchId& batch) const;
+  // Batches that somebody waits for, of one epoch.
+  std::vector<BatchId> ParkedOf(uint32_t epoch) const;
+
+ private:
+  bool MayResume(SessionId id) const;
+
+  const uint64_t incarnation_;
+  uint64_t closed_below_;
+  uint64_t next_ = 1;
+  std::map<SessionId, Session> live_;  // nodes: a Session* stays until Close
+  std::set<SessionId> resumed_;
+  absl::flat_hash_map<BatchId, std::vector<SessionId>> waiting_;  // one entry a parked claim
+};
+
+}  // namespace ballast
+
+#endif  // BALLAST_CORE_COORDINATOR_SESSIONS_H_

@@ -1,0 +1,58 @@
+#include "core/coordinator/shards.h"
+
+#include <algorithm>
+
+namespace ballast {
+
+bool Shards::AllSeen() const {
+  return std::all_of(states_.begin(), states_.end(), [](const State& s) { return s.seen; });
+}
+
+bool Shards::AllConnected() const {
+  return std::all_of(states_.begin(), states_.end(), [](const State& s) { return s.connected; });
+}
+
+uint64_t Shards::AcceptedIndex() const {
+  uint64_t index = ~uint64_t{0};
+  for (const State& s : states_) index = std::min(index, s.seen ? s.accepted : 0);
+  return index;
+}
+
+uint64_t Shards::SlowestVersion() const {
+  uint64_t version = ~uint64_t{0};
+  for (const State& s : states_) version = std::min(version, s.version);
+  return version;
+}
+
+const Shards::State* Shards::LowDisk() const {
+  const auto it = std::find_if(states_.begin(), states_.end(), [](const State& s) { return s.disk_low; });
+  return it == states_.end() ? nullptr : &*it;
+}
+
+std::vector<uint32_t> Shards::MissingReceipts(const Submission& submission, bool own_log_check) const {
+  std::vector<uint32_t> missing;
+  for (uint32_t shard = 0; shard < size(); ++shard) {
+    const State& state = states_[shard];
+    // A receipt of a newer incarnation than the position says: the shard has restarted and its position is on the way.
+    const bool current = std::any_of(submission.receipts.begin(), submission.receipts.end(), [&](const Receipt& r) {
+      return r.shard == shard && (shard == 0 || r.incarnation >= state.incarnation || state.undecided.contains(submission.uid));
+    });
+    // The receipt of shard 0 means "appended": after a crash of server 0 it is a lie unless the log has the bytes.
+    const bool logged = shard != 0 || !own_log_check || own_log_.contains(submission.uid);
+    if (!current || !logged) missing.push_back(shard);
+  }
+  return missing;
+}
+
+void Shards::Forget(const Uid& uid) {
+  own_log_.erase(uid);
+  for (State& s : states_) s.undecided.erase(uid);
+}
+
+void Shards::ForgetBelow(uint64_t session) {
+  const Uid below{session, 0};
+  own_log_.erase(own_log_.begin(), own_log_.lower_bound(below));
+  for (State& s : states_) s.undecided.erase(s.undecided.begin(), s.undecided.lower_bound(below));
+}
+
+}  // namespace ballast
