@@ -6,11 +6,12 @@ worker is tried here first, on two and on three rows, and the module that is pas
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 from ballast.dtypes import dtype_name, is_float, is_integer
@@ -48,8 +49,8 @@ def export(
     label_column = _label_column(label)
     _check_names(columns, label_column)
     original_training = module.training
+    tensors = _tensors(module)  # of the original: a copy does not share memory where it does
     module = _cpu_copy(module)
-    tensors = _tensors(module)
     scripted = _script(module, loss)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -65,7 +66,9 @@ def export(
         "loss": loss if loss in BUILT_IN_LOSSES else f"method:{loss}",
         "tensors": tensors,
     }
-    torch.jit.save(scripted, os.fspath(path), _extra_files={"ballast.json": json.dumps(description)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(scripted, os.fspath(path), _extra_files={"ballast.json": json.dumps(description)})
     return description
 
 
@@ -174,17 +177,13 @@ def _describe(name: str, tensor: Any, persistent: bool, is_parameter: bool) -> d
 
 
 def _script(module: Any, loss: str) -> Any:
-    import torch
-
-    if loss not in BUILT_IN_LOSSES:
-        method = getattr(type(module), loss, None)
-        if method is None:
-            raise BallastError("BAD_SPEC", f'loss="{loss}" is neither one of {", ".join(BUILT_IN_LOSSES)} nor a method of {type(module).__name__}')
-        torch.jit.export(method)  # only marks it, so that scripting compiles it
-    with warnings.catch_warnings():
+    method = None if loss in BUILT_IN_LOSSES else getattr(type(module), loss, None)
+    if loss not in BUILT_IN_LOSSES and method is None:
+        raise BallastError("BAD_SPEC", f'loss="{loss}" is neither one of {", ".join(BUILT_IN_LOSSES)} nor a method of {type(module).__name__}')
+    with warnings.catch_warnings(), _marked(method):
         warnings.simplefilter("ignore")
         try:
-            scripted = torch.jit.script(module)
+            scripted = _compile(module)
         except Exception as e:
             part, error = _smallest_failure(module, "", e)
             where = f'its part "{part}" ({type(module.get_submodule(part)).__name__})' if part else f"{type(module).__name__} itself"
@@ -192,6 +191,35 @@ def _script(module: Any, loss: str) -> Any:
     if loss not in BUILT_IN_LOSSES and not hasattr(scripted, loss):
         raise BallastError("SCRIPT_FAILED", f'the loss method "{loss}" was not compiled; decorate it with @torch.jit.export')
     return scripted
+
+
+@contextlib.contextmanager
+def _marked(method: Any) -> Iterator[None]:
+    """As if the method were decorated with @torch.jit.export, so that scripting compiles it."""
+    import torch
+
+    before = dict(vars(method)) if method is not None else {}
+    if method is not None and not before:
+        torch.jit.export(method)
+    try:
+        yield
+    finally:
+        if method is not None:
+            vars(method).clear()
+            vars(method).update(before)
+
+
+def _compile(module: Any) -> Any:
+    import torch
+
+    try:
+        return torch.jit.script(module)
+    except RuntimeError as e:
+        if "is not defined" not in str(e):
+            raise
+    # TorchScript compiles a class once; it did so in this process with another loss. Under another type it starts anew.
+    module.__class__ = type(type(module).__name__, (type(module),), {"__module__": type(module).__module__})
+    return torch.jit.script(module)
 
 
 def _smallest_failure(module: Any, path: str, error: Exception) -> tuple[str, Exception]:

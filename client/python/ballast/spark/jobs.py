@@ -33,14 +33,15 @@ def cancel(spark: Any, tag: str) -> None:
 
 
 def _tagging(spark: Any) -> tuple[Any, Any]:
-    if _is_connect(spark) or hasattr(spark, "addTag"):  # 4.x classic has it too
+    if _is_connect(spark):
         return spark.addTag, spark.removeTag
+    # Classic sessions of 4.x have tags too, but one thread cannot interrupt the jobs of another by them.
     return spark.sparkContext.addJobTag, spark.sparkContext.removeJobTag
 
 
 def _cancel(spark: Any, tag: str) -> None:
     with contextlib.suppress(Exception):
-        if _is_connect(spark) or hasattr(spark, "interruptTag"):
+        if _is_connect(spark):
             spark.interruptTag(tag)
         else:
             spark.sparkContext.cancelJobsWithTag(tag)
