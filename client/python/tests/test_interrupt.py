@@ -1,0 +1,54 @@
+"""Ctrl-C in a driver of its own process: it leaves within seconds, says how to resume, and resuming trains every row once."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from peer import Peer
+
+import ballast
+
+DRIVER = """
+import os, sys
+os.environ["PYSPARK_PYTHON"] = sys.executable
+os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+from pyspark.sql import SparkSession
+import ballast.spark
+spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+df = spark.range(100).selectExpr("id", "array(float(id), float(1)) as x", "int(id % 3) as y")
+cluster = ballast.spark.connect(sys.argv[1])
+print(cluster.train(df, sys.argv[2], ["x"], "y", id_col="id", batch_rows=8, partitions=2, run_id="r1", patience_s=100))
+"""
+
+
+def drive(peer: Peer, model: str, **more: object) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(ballast.__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", DRIVER, peer.address, model], env=environment, text=True, stdout=-1, stderr=-1, **more)  # type: ignore[call-overload]
+
+
+def test_interrupted_driver_leaves_and_resumes(tmp_path: pathlib.Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("pyspark")
+    model = str(tmp_path / "m.pt")
+    ballast.export(torch.nn.Linear(2, 3), model, {"x": ("float32", (2,))}, label=("int64", ()))
+    with Peer() as peer:
+        peer.workers[0].mute_after = 0
+        driver = drive(peer, model)
+        deadline = time.monotonic() + 90
+        while len(peer.workers[0].received) < 2:
+            assert time.monotonic() < deadline and driver.poll() is None, driver.communicate()
+            time.sleep(0.05)
+        driver.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, errors = driver.communicate(timeout=30)
+        assert time.monotonic() - started < 8  # five, and the JVM's own end
+        assert driver.returncode != 0 and 'run_id="r1") resumes' in errors
+        peer.workers[0].mute_after = None
+        output, errors = drive(peer, model).communicate(timeout=120)
+        assert "rows in 100 = rows trained 100" in output, errors
