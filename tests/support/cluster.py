@@ -58,12 +58,14 @@ class Process:
         self.metrics_address = "127.0.0.1:0"
         self.popen: subprocess.Popen[bytes] | None = None
         self.starts = 0
+        self._log_start = 0
 
     def start(self, wait: bool = True) -> None:
         assert not self.alive(), f"{self.name} runs already"
         self.ready_file.unlink(missing_ok=True)
         self.starts += 1
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self.popen = subprocess.Popen(
                 [*self.command, "--listen", self.address, "--metrics-listen", self.metrics_address, "--ready-file", str(self.ready_file), "--log-format", "text"],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
@@ -98,6 +100,12 @@ class Process:
     def log_tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
 
+    def log_since_start(self) -> str:
+        """What the process wrote since it was started last."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
     def metrics(self) -> dict[str, float]:
         """Samples of /metrics: {'name{label="x"}': value}."""
         text = urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5).read().decode()
@@ -114,7 +122,10 @@ class Process:
 
 
 class Cluster:
-    """`servers` x ballast-server and `workers` x ballast-worker below `directory`. Use as a context manager."""
+    """`servers` x ballast-server and `workers` x ballast-worker below `directory`. Use as a context manager.
+
+    In values of `environment`, {name} stands for the process's name.
+    """
 
     def __init__(self, directory: Path, servers: int = 1, workers: int = 1, server_flags: tuple[str, ...] = (), worker_flags: tuple[str, ...] = (),
                  server_binary: str = "ballast-server", environment: dict[str, str] | None = None):  # fmt: skip
@@ -145,7 +156,7 @@ class Cluster:
         command = [binary(self.server_binary), "--dir", str(self.directory / f"server-{index}"), "--index", str(index), "--servers", str(self._servers_wanted)]
         if index > 0:
             command += ["--coordinator", self.servers[0].address]
-        process = Process(f"server-{index}", [*command, *self.server_flags], self.directory, self.environment)
+        process = self._process(f"server-{index}", [*command, *self.server_flags])
         self.servers.append(process)
         process.start()
         return process
@@ -153,10 +164,13 @@ class Cluster:
     def add_worker(self, index: int) -> Process:
         name = f"worker-{index}"
         command = [binary("ballast-worker"), "--server", self.servers[0].address, "--dir", str(self.directory / name), "--name", name, "--threads", "1"]
-        process = Process(name, [*command, *self.worker_flags], self.directory, self.environment)
+        process = self._process(name, [*command, *self.worker_flags])
         self.workers.append(process)
         process.start()
         return process
+
+    def _process(self, name: str, command: list[str]) -> Process:
+        return Process(name, command, self.directory, {k: v.replace("{name}", name) for k, v in self.environment.items()})
 
     @property
     def address(self) -> str:
