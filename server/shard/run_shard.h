@@ -51,6 +51,9 @@ struct RunShardOptions {
   uint64_t queue_bytes_max = 256u << 20;    // pushes waiting for the owner thread; at the limit Push answers ResourceExhausted
   uint64_t disk_reserve_bytes = 512u << 20; // below: OnDisk(low)
   uint64_t segment_bytes = 64u << 20;
+  // Undecided contributions in memory. A backstop: the quotas of the admitted sessions are smaller. At the limit a push is refused (TOO_LARGE).
+  uint64_t staged_bytes_max = uint64_t{4} << 30;
+  uint64_t ring_bytes_max = 64u << 20;      // blocks of a checkpoint on their way to the store
   Rules rules;
 };
 
@@ -98,7 +101,7 @@ class RunShard {
   // Decisions in the local log, ascending, from `first` on: server 0 restores its coordinator from them; ListDecisions reads them.
   virtual absl::StatusOr<std::vector<std::shared_ptr<const Decision>>> ReadDecisions(uint64_t first, uint64_t last) = 0;
 
-  // ---- push. Any thread. `done` is called once per contribution, from the log thread, when its receipt is due, or at once when refused.
+  // ---- push. Any thread. `done` is called once per contribution, when its receipt is due or when it is refused, from the owner or the log thread.
   // A contribution that is held already (same uid, complete) gets its receipt again; its bytes are dropped.
   // Errors (`chunk` is left as it was; push it again later): ResourceExhausted at queue_bytes_max.
   virtual absl::Status Push(PushedChunk&& chunk, std::function<void(const PushResult&)> done) = 0;

@@ -90,15 +90,18 @@ absl::Status SegmentFile::Sync(const std::function<int(int fd)>& sync) const {
   return absl::OkStatus();
 }
 
-absl::Status RecycleSegments(const std::string& dir, uint64_t first_needed) {
+absl::StatusOr<uint64_t> RecycleSegments(const std::string& dir, uint64_t first_needed) {
   absl::StatusOr<std::vector<uint64_t>> segments = ListSegments(dir);
   if (!segments.ok()) return segments.status();
   absl::StatusOr<std::vector<std::string>> spares = ListSpares(dir);
   if (!spares.ok()) return spares.status();
   size_t kept = spares->size();
+  uint64_t bytes = 0;
   for (uint64_t segment : *segments) {
     if (segment >= first_needed) break;
     const std::string path = SegmentPath(dir, segment);
+    struct stat st;
+    if (::stat(path.c_str(), &st) == 0) bytes += static_cast<uint64_t>(st.st_size);
     if (kept < kSparesMax) {
       ++kept;
       const std::string spare = absl::StrFormat("%s/spare-%08d", dir, segment);
@@ -109,7 +112,7 @@ absl::Status RecycleSegments(const std::string& dir, uint64_t first_needed) {
     // One after another: a crash may leave any prefix of the log cut, never a hole in it.
     if (absl::Status s = SyncDir(dir); !s.ok()) return s;
   }
-  return absl::OkStatus();
+  return bytes;
 }
 
 absl::Status TrimSegment(const std::string& dir, uint64_t segment, uint64_t bytes) {

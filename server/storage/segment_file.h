@@ -53,7 +53,8 @@ class SegmentFile {
 };
 
 // Takes segments [.., first_needed) out of the log, oldest first: some become spares, the rest is deleted. Durable when it returns.
-absl::Status RecycleSegments(const std::string& dir, uint64_t first_needed);
+// Returns the bytes of these files.
+absl::StatusOr<uint64_t> RecycleSegments(const std::string& dir, uint64_t first_needed);
 
 // Gives back the preallocated space behind the last record of a segment that will not be written again.
 absl::Status TrimSegment(const std::string& dir, uint64_t segment, uint64_t bytes);

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/failpoint.h"
 #include "server/log.h"
 #include "server/storage/segment_file.h"
 
@@ -234,6 +235,7 @@ class SegmentLogImpl : public SegmentLog {
       groups.swap(groups_);
     }
     if (groups.empty()) return absl::OkStatus();
+    BALLAST_FAILPOINT("log-write");
     uint64_t bytes = 0;
     Clock::duration sync_time{};
     for (const Group& group : groups) {
@@ -303,8 +305,10 @@ class SegmentLogImpl : public SegmentLog {
       cut_below = std::min(cut_below_, file_segment_);
     }
     if (cut_below <= cut_done_) return absl::OkStatus();
-    if (absl::Status s = RecycleSegments(options_.dir, cut_below); !s.ok()) return Fail(s);
+    const absl::StatusOr<uint64_t> bytes = RecycleSegments(options_.dir, cut_below);
+    if (!bytes.ok()) return Fail(bytes.status());
     cut_done_ = cut_below;
+    if (options_.on_cut && *bytes != 0) options_.on_cut(*bytes);
     return absl::OkStatus();
   }
 

@@ -34,6 +34,7 @@ struct SegmentLogOptions {
   std::function<void(const absl::Status&)> on_failed;
   std::function<void(bool low, const std::string& reason)> on_disk;         // each change, once
   std::function<void(uint64_t bytes, double sync_seconds)> on_group;        // each group write
+  std::function<void(uint64_t bytes)> on_cut;                               // segments that left the log
   std::function<int(int fd)> sync;             // tests: instead of fdatasync
 };
 

@@ -1,0 +1,189 @@
+#include "server/shard/checkpoint_store.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/codec/codec.h"
+#include "core/record/hash.h"
+#include "core/record/state_hash.h"
+#include "core/record/wire.h"
+#include "server/log.h"
+
+namespace ballast {
+namespace {
+
+std::string RunPrefix(const std::string& run) { return absl::StrCat("ckpt/", run, "/"); }
+std::string MetaPrefix(const std::string& run) { return RunPrefix(run) + "meta/"; }
+std::string LogKey(const std::string& run) { return RunPrefix(run) + "log"; }
+std::string VersionPrefix(const std::string& run, uint64_t version) { return absl::StrFormat("%s%020d/", RunPrefix(run), version); }
+
+std::string EncodeMeta(const CheckpointMeta& meta) {
+  std::string out;
+  WireWriter w(&out);
+  w.Varint(1, meta.position.index);
+  w.Varint(2, meta.position.version);
+  w.Fixed64(3, meta.position.chain);
+  w.Varint(4, meta.position.step);
+  w.Varint(5, meta.position.closed_below);
+  w.Varint(6, meta.generation);
+  w.Varint(7, meta.blocks);
+  w.Varint(8, meta.digest.shard);
+  w.Fixed64(9, meta.digest.digest);
+  w.Varint(10, meta.digest.bytes);
+  w.Varint(11, meta.digest.nonfinite);
+  return out;
+}
+
+absl::StatusOr<CheckpointMeta> ParseMeta(absl::string_view bytes) {
+  CheckpointMeta meta;
+  WireReader in(bytes);
+  while (in.Next()) {
+    switch (in.field()) {
+      case 1: meta.position.index = in.Varint(); break;
+      case 2: meta.position.version = in.Varint(); break;
+      case 3: meta.position.chain = in.Fixed64(); break;
+      case 4: meta.position.step = in.Varint(); break;
+      case 5: meta.position.closed_below = in.Varint(); break;
+      case 6: meta.generation = in.Varint(); break;
+      case 7: meta.blocks = in.Varint(); break;
+      case 8: meta.digest.shard = in.Varint32(); break;
+      case 9: meta.digest.digest = in.Fixed64(); break;
+      case 10: meta.digest.bytes = in.Varint(); break;
+      case 11: meta.digest.nonfinite = in.Varint(); break;
+    }
+  }
+  if (!in.ok()) return in.status("checkpoint record");
+  return meta;
+}
+
+// Reads one array and hands it over checked.
+absl::StatusOr<std::string> ReadArray(Store& store, const std::string& key, uint64_t bytes) {
+  absl::StatusOr<std::string> sealed = store.Get(key);
+  if (absl::IsNotFound(sealed.status())) return absl::DataLossError(absl::StrCat("block ", key, " of a checkpoint is missing"));
+  if (!sealed.ok()) return sealed;
+  absl::StatusOr<absl::string_view> value = OpenValue(key, *sealed);
+  if (!value.ok()) return value.status();
+  if (value->size() != bytes) return absl::DataLossError(absl::StrCat("block ", key, " holds ", value->size(), " bytes instead of ", bytes));
+  sealed->resize(bytes);
+  return sealed;
+}
+
+}  // namespace
+
+std::string BlockKey(const std::string& run, uint64_t version, size_t block, int slot) {
+  return absl::StrFormat("%s%08d/%d", VersionPrefix(run, version), block, slot + 1);
+}
+
+void SealValue(std::string* bytes) {
+  WireWriter w(bytes);
+  w.RawFixed64(Hash64(*bytes));
+}
+
+absl::StatusOr<absl::string_view> OpenValue(absl::string_view key, absl::string_view sealed) {
+  uint64_t checksum = 0;
+  if (sealed.size() >= sizeof(checksum)) {
+    const absl::string_view value = sealed.substr(0, sealed.size() - sizeof(checksum));
+    std::memcpy(&checksum, sealed.data() + value.size(), sizeof(checksum));
+    if (Hash64(value) == checksum) return value;
+  }
+  return absl::DataLossError(absl::StrCat("record ", key, " does not match its checksum"));
+}
+
+absl::Status PutCheckpointMeta(Store& store, const std::string& run, const CheckpointMeta& meta) {
+  std::string value = EncodeMeta(meta);
+  SealValue(&value);
+  return store.Put(absl::StrFormat("%s%020d", MetaPrefix(run), meta.position.version), value);
+}
+
+absl::StatusOr<std::map<uint64_t, CheckpointMeta>> ListCheckpoints(Store& store, const std::string& run) {
+  std::map<uint64_t, CheckpointMeta> out;
+  const absl::Status s = store.Scan(MetaPrefix(run), [&](absl::string_view key, absl::string_view sealed) {
+    absl::StatusOr<absl::string_view> value = OpenValue(key, sealed);
+    absl::StatusOr<CheckpointMeta> meta = value.ok() ? ParseMeta(*value) : value.status();
+    if (meta.ok()) {
+      out[meta->position.version] = *meta;
+    } else {
+      LogWarning("a checkpoint is damaged and not used", {{"run", run}, {"error", std::string(meta.status().message())}});
+    }
+    return true;
+  });
+  if (!s.ok()) return s;
+  return out;
+}
+
+absl::Status DeleteCheckpoint(Store& store, const std::string& run, uint64_t version) {
+  if (absl::Status s = store.Delete(absl::StrFormat("%s%020d", MetaPrefix(run), version)); !s.ok()) return s;
+  return store.DeletePrefix(VersionPrefix(run, version));
+}
+
+absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica) {
+  const ShardBlocks& blocks = replica.blocks();
+  if (meta.blocks != blocks.size() || meta.generation != blocks.generation()) {
+    return absl::DataLossError(absl::StrCat("checkpoint at version ", meta.position.version, " has ", meta.blocks, " blocks of generation ",
+                                            meta.generation, ", the shard has ", blocks.size(), " of generation ", blocks.generation()));
+  }
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    for (int slot = -1; slot < blocks.slots(b); ++slot) {
+      const std::string key = BlockKey(blocks.spec().name, meta.position.version, b, slot);
+      absl::StatusOr<std::string> value = ReadArray(store, key, replica.values().Bytes(b, slot));
+      if (!value.ok()) return value.status();
+      replica.values().CopyIn(b, slot, *value);
+    }
+  }
+  if (replica.values().Root() != meta.digest.digest) {
+    return absl::DataLossError(absl::StrCat("checkpoint at version ", meta.position.version, " does not match its digest"));
+  }
+  replica.StartAt(meta.position);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks, bool slots,
+                                                                 absl::Span<const uint32_t> tensors) {
+  const std::string& run = blocks.spec().name;
+  const uint32_t tensor_count = static_cast<uint32_t>(blocks.spec().tensors.size());
+  std::vector<Block> wanted;
+  std::vector<std::string> keys;
+  for (int slot = -1; slot < (slots ? kSlotsMax : 0); ++slot) {
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      Block block = blocks.block(b);
+      if (slot >= blocks.slots(b)) continue;
+      if (!tensors.empty() && std::find(tensors.begin(), tensors.end(), block.tensor) == tensors.end()) continue;
+      block.tensor += static_cast<uint32_t>(slot + 1) * tensor_count;
+      wanted.push_back(block);
+      keys.push_back(BlockKey(run, meta.position.version, b, slot));
+    }
+  }
+  absl::Status failed;
+  const auto codec_of = [&](const Block& block) {
+    return block.tensor < tensor_count && blocks.spec().tensors[block.tensor].dtype == DType::kI64 ? Codec::kI64 : Codec::kFp32;
+  };
+  const auto fill = [&](size_t i, absl::Span<char> out) {  // both codecs are the bytes as they are stored
+    if (!failed.ok()) return;
+    absl::StatusOr<std::string> value = ReadArray(store, keys[i], out.size());
+    if (value.ok()) {
+      std::memcpy(out.data(), value->data(), out.size());
+    } else {
+      failed = value.status();
+    }
+  };
+  auto encoding = std::make_shared<const Encoding>(MakeEncoding(meta.position.version, wanted, codec_of, fill));
+  if (!failed.ok()) return failed;
+  return encoding;
+}
+
+absl::Status PutLogBegun(Store& store, const std::string& run) { return store.Put(LogKey(run), "1"); }
+
+absl::StatusOr<bool> WasLogBegun(Store& store, const std::string& run) {
+  absl::StatusOr<std::string> value = store.Get(LogKey(run));
+  if (value.ok()) return true;
+  if (absl::IsNotFound(value.status())) return false;
+  return value.status();
+}
+
+absl::Status DeleteShardRecords(Store& store, const std::string& run) { return store.DeletePrefix(RunPrefix(run)); }
+
+}  // namespace ballast

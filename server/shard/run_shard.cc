@@ -1,0 +1,483 @@
+#include "server/shard/run_shard.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <limits>
+#include <map>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "core/record/chunk.h"
+#include "core/record/decision.h"
+#include "core/record/log_record.h"
+#include "server/failpoint.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/shard/checkpoint_store.h"
+#include "server/shard/checkpointer.h"
+#include "server/shard/decision_index.h"
+#include "server/shard/publisher.h"
+#include "server/shard/recovery.h"
+#include "server/shard/replica.h"
+#include "server/storage/segment_log.h"
+
+namespace ballast {
+namespace {
+
+// The owner pays one owed block after so many tasks even when it is never idle.
+constexpr int kTasksPerPaidBlock = 8;
+
+double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double UnixSeconds() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+class RunShardImpl : public RunShard {
+ public:
+  RunShardImpl(RunShardOptions options, std::unique_ptr<Replica> replica, Store* store, ShardEvents* events, ShardMetrics* metrics)
+      : options_(std::move(options)),
+        store_(store),
+        events_(events),
+        metrics_(metrics),
+        replica_(std::move(replica)),
+        decisions_(options_.dir),
+        publisher_([this] { Post([this] { Publish(); }); }),
+        checkpointer_(std::make_unique<Checkpointer>(MakeCheckpointerOptions(), store, &replica_->blocks(), &replica_->values())) {}
+
+  ~RunShardImpl() override {
+    {
+      absl::MutexLock lock(&mu_);
+      stop_ = true;
+    }
+    if (thread_.joinable()) thread_.join();
+    checkpointer_.reset();  // may wait for the log
+    log_.reset();           // syncs; its callbacks may still come
+    if (metrics_ != nullptr) {
+      metrics_->AddLogDebt(-debt_);
+      metrics_->AddQueueBytes(-static_cast<int64_t>(queue_bytes_));
+    }
+  }
+
+  // Before any other thread may call: rebuilds the state, opens the log behind it, starts the owner.
+  absl::Status Recover(const std::string& run_record);
+
+  ShardPosition Position() override {
+    ShardPosition out;
+    RunOnOwner([&] {
+      const ReplicaPosition& p = replica_->position();
+      out = {options_.shard, options_.incarnation, p.index, p.version, p.chain, {}};
+      const uint64_t synced = log_->synced_sequence();
+      for (const Contribution* held : replica_->staging().Complete()) {
+        if (held->last.sequence <= synced) out.undecided.push_back(held->uid);
+      }
+    });
+    return out;
+  }
+
+  absl::StatusOr<std::vector<std::shared_ptr<const Decision>>> ReadDecisions(uint64_t first, uint64_t last) override {
+    return decisions_.Read(first, last);
+  }
+
+  absl::Status Push(PushedChunk&& chunk, std::function<void(const PushResult&)> done) override {
+    const uint64_t bytes = chunk.head.size() + chunk.payload.size();
+    {
+      absl::MutexLock lock(&mu_);
+      if (queue_bytes_ > 0 && queue_bytes_ + bytes > options_.queue_bytes_max) {
+        return absl::ResourceExhaustedError(absl::StrCat(queue_bytes_, " bytes of chunks wait for the shard already"));
+      }
+      queue_bytes_ += bytes;
+      auto taken = std::make_shared<PushedChunk>(std::move(chunk));
+      queue_.push_back([this, taken, bytes, done = std::move(done)] {
+        HandleChunk(*taken, done);
+        absl::MutexLock lock(&mu_);
+        queue_bytes_ -= bytes;
+        if (metrics_ != nullptr) metrics_->AddQueueBytes(-static_cast<int64_t>(bytes));
+      });
+    }
+    if (metrics_ != nullptr) metrics_->AddQueueBytes(static_cast<int64_t>(bytes));
+    return absl::OkStatus();
+  }
+
+  void AppendDecision(std::shared_ptr<const Decision> decision) override {
+    const uint64_t index = decision->index;
+    absl::MutexLock lock(&append_mu_);
+    if (index <= decisions_.last()) return;  // recovered: durable long ago
+    AppendToLog(std::move(decision), [this, index] { events_->OnDecisionDurable(index); });
+  }
+
+  void Deliver(std::shared_ptr<const Decision> decision) override {
+    Post([this, decision = std::move(decision)] { HandleDecision(decision); });
+  }
+
+  void QueryNorm(NormQuery query) override {
+    Post([this, query = std::move(query)] {
+      absl::StatusOr<double> norm2 = replica_->Norm(query.uids);
+      if (!norm2.ok()) return Fail(norm2.status());
+      events_->OnNorm(query.query, *norm2);
+    });
+  }
+
+  void OnManifestCommitted(ManifestCommitted manifest) override {
+    Post([this, manifest = std::move(manifest)] { HandleManifest(manifest); });
+  }
+
+  void ReportAgain() override {
+    Post([this] {
+      if (options_.coordinator_log) {
+        for (const Contribution* held : replica_->staging().Complete()) events_->OnOwnLog(held->uid);
+      }
+      if (!checkpoints_.empty()) events_->OnCheckpointed(checkpoints_.rbegin()->first, checkpoints_.rbegin()->second.digest);
+    });
+  }
+
+  uint64_t Pull(uint64_t min_version, Codec codec, std::function<void(std::shared_ptr<const Encoding>)> ready) override {
+    return publisher_.Pull(min_version, codec, std::move(ready));
+  }
+  void CancelPull(uint64_t id) override { publisher_.Cancel(id); }
+
+  absl::StatusOr<std::shared_ptr<const Encoding>> ReadCheckpoint(uint64_t version, bool slots, absl::Span<const uint32_t> tensors) override {
+    absl::StatusOr<std::map<uint64_t, CheckpointMeta>> all = ListCheckpoints(*store_, replica_->blocks().spec().name);
+    if (!all.ok()) return all.status();
+    const auto meta = all->find(version);
+    if (meta == all->end()) return absl::NotFoundError(absl::StrCat("no checkpoint of version ", version, " on server ", options_.shard));
+    return EncodeCheckpoint(*store_, meta->second, replica_->blocks(), slots, tensors);
+  }
+
+  uint64_t StateHash(uint64_t* version) override {
+    uint64_t hash = 0;
+    RunOnOwner([&] {
+      hash = replica_->values().Root();
+      if (version != nullptr) *version = replica_->position().version;
+    });
+    return hash;
+  }
+
+ private:
+  using Task = std::function<void()>;
+
+  CheckpointerOptions MakeCheckpointerOptions();
+  SegmentLogOptions MakeLogOptions(std::string run_record);
+
+  void Post(Task task) {
+    absl::MutexLock lock(&mu_);
+    queue_.push_back(std::move(task));
+  }
+  void RunOnOwner(absl::FunctionRef<void()> what) {
+    absl::Notification done;
+    Post([&] {
+      what();
+      done.Notify();
+    });
+    done.WaitForNotification();
+  }
+  void Run();
+  void Fail(const absl::Status& status);
+
+  // ---- owner
+  void HandleChunk(PushedChunk& chunk, const std::function<void(const PushResult&)>& done);
+  void TakeChunk(PushedChunk& chunk, CheckedChunk checked, const std::function<void(const PushResult&)>& done);
+  void OnComplete(const Contribution& held, const std::function<void(const PushResult&)>& done);
+  void AnswerHeld(Uid uid, const std::function<void(const PushResult&)>& done);
+  void RefusePush(Uid uid, const absl::Status& why, const std::function<void(const PushResult&)>& done);
+  void HandleDecision(const std::shared_ptr<const Decision>& decision);
+  void AfterApply(const Decision& d);
+  void HandleManifest(const ManifestCommitted& manifest);
+  void CutLog(uint64_t needed_from);
+  void Publish();
+
+  void AppendToLog(std::shared_ptr<const Decision> decision, std::function<void()> on_synced) ABSL_EXCLUSIVE_LOCKS_REQUIRED(append_mu_);
+
+  const RunShardOptions options_;
+  Store* const store_;
+  ShardEvents* const events_;
+  ShardMetrics* const metrics_;  // may be null
+  std::atomic<bool> failed_{false};
+
+  // Owner.
+  std::unique_ptr<Replica> replica_;
+  std::map<uint64_t, CheckpointMeta> checkpoints_;  // finished, by version
+
+  std::unique_ptr<SegmentLog> log_;
+  absl::Mutex append_mu_;  // decisions enter log and index in the same order; taken by the coordinator's thread (shard 0) or the owner
+  DecisionIndex decisions_;
+  Publisher publisher_;
+  std::unique_ptr<Checkpointer> checkpointer_;
+  std::atomic<int64_t> debt_{0};  // bytes of log that a restart would read
+
+  absl::Mutex mu_;
+  std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
+  uint64_t queue_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  bool room_ ABSL_GUARDED_BY(mu_) = false;  // an owed block could be paid
+  bool stop_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread thread_;
+};
+
+CheckpointerOptions RunShardImpl::MakeCheckpointerOptions() {
+  CheckpointerOptions o;
+  o.ring_bytes_max = options_.ring_bytes_max;
+  o.on_done = [this](const CheckpointMeta& meta, double seconds) {
+    if (metrics_ != nullptr) metrics_->CheckpointDone(seconds, meta.digest.bytes, UnixSeconds());
+    Post([this, meta] { checkpoints_[meta.position.version] = meta; });
+    events_->OnCheckpointed(meta.position.version, meta.digest);
+  };
+  o.on_failed = [this](const absl::Status& s) {
+    if (metrics_ != nullptr) metrics_->CheckpointFailed();
+    Fail(s);
+  };
+  o.on_room = [this] {
+    absl::MutexLock lock(&mu_);
+    room_ = true;
+  };
+  return o;
+}
+
+SegmentLogOptions RunShardImpl::MakeLogOptions(std::string run_record) {
+  SegmentLogOptions o;
+  o.dir = options_.dir;
+  o.run_record = std::move(run_record);
+  o.segment_bytes = options_.segment_bytes;
+  o.disk_reserve_bytes = options_.disk_reserve_bytes;
+  o.retain_all = options_.retain_all;
+  o.on_failed = [this](const absl::Status& s) { Fail(s); };
+  o.on_disk = [this](bool low, const std::string& reason) { events_->OnDisk(low, reason); };
+  o.on_group = [this](uint64_t bytes, double sync_seconds) {
+    debt_ += static_cast<int64_t>(bytes);
+    if (metrics_ == nullptr) return;
+    metrics_->LogWritten(bytes);
+    metrics_->Synced(sync_seconds);
+    metrics_->AddLogDebt(static_cast<int64_t>(bytes));
+  };
+  o.on_cut = [this](uint64_t bytes) {
+    const int64_t cut = std::min<int64_t>(static_cast<int64_t>(bytes), debt_);
+    debt_ -= cut;
+    if (metrics_ != nullptr) metrics_->AddLogDebt(-cut);
+  };
+  return o;
+}
+
+absl::Status RunShardImpl::Recover(const std::string& run_record) {
+  const RunRecord record{options_.shard, options_.shards, run_record};
+  RecoveryHooks hooks;
+  hooks.decided = [this](std::shared_ptr<const Decision> d, const LogPosition& at) {
+    // A checkpoint that the crash cut short, or that turned out to be damaged, is made again from the same cut.
+    if (d->kind == DecisionKind::kCheckpoint && d->index == replica_->position().index && !checkpoints_.contains(d->version)) {
+      checkpointer_->Begin(replica_->position(), [] { return absl::OkStatus(); });
+    }
+    decisions_.Add(std::move(d), at);
+  };
+  hooks.before_change = [this](size_t block) { checkpointer_->BeforeChange(block); };
+  absl::StatusOr<Recovered> recovered = RecoverShard(options_.dir, record, *store_, *replica_, hooks, &checkpoints_);
+  if (!recovered.ok()) return recovered.status();
+  debt_ = static_cast<int64_t>(recovered->log.bytes);
+  if (metrics_ != nullptr) metrics_->AddLogDebt(debt_);
+
+  absl::StatusOr<std::unique_ptr<SegmentLog>> log = SegmentLog::Open(MakeLogOptions(EncodeRunRecord(record)), recovered->log);
+  if (!log.ok()) return log.status();
+  log_ = *std::move(log);
+  if (absl::Status s = PutLogBegun(*store_, replica_->blocks().spec().name); !s.ok()) return s;
+  const ReplicaPosition& position = replica_->position();
+  LogInfo("run recovered", {{"run", replica_->blocks().spec().name},
+                            {"shard", absl::StrCat(options_.shard)},
+                            {"version", absl::StrCat(position.version)},
+                            {"index", absl::StrCat(position.index)},
+                            {"hash", absl::StrFormat("%016x", replica_->values().Root())}});
+  {
+    absl::MutexLock lock(&mu_);
+    room_ = true;
+  }
+  Publish();
+  thread_ = std::thread([this] { Run(); });
+  return absl::OkStatus();
+}
+
+void RunShardImpl::Run() {
+  for (int tasks = 0;; ++tasks) {
+    Task task;
+    {
+      absl::MutexLock lock(&mu_);
+      const auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || !queue_.empty() || room_; };
+      mu_.Await(absl::Condition(&work));
+      if (stop_) return;
+      room_ = false;  // before PayOne: room that comes while it runs must not be forgotten
+      if (!queue_.empty()) {
+        task = std::move(queue_.front());
+        queue_.pop_front();
+      }
+    }
+    if (task) task();
+    const bool more = !task || tasks % kTasksPerPaidBlock == 0 ? checkpointer_->PayOne() : checkpointer_->owing();
+    if (!more) continue;
+    absl::MutexLock lock(&mu_);
+    room_ = true;
+  }
+}
+
+void RunShardImpl::Fail(const absl::Status& status) {
+  if (failed_.exchange(true)) return;
+  LogError("a shard failed and stops", {{"run", replica_->blocks().spec().name}, {"error", std::string(status.message())}});
+  events_->OnFailed(status);
+}
+
+// ---- push ----
+
+void RunShardImpl::HandleChunk(PushedChunk& chunk, const std::function<void(const PushResult&)>& done) {
+  if (failed_) return RefusePush(chunk.uid, absl::UnavailableError("STOPPED: the server is stopping"), done);
+  Staging& staging = replica_->staging();
+  const absl::StatusOr<Staging::Verdict> verdict = staging.Offer(chunk.uid, chunk.index, chunk.payload.size());
+  if (!verdict.ok()) {
+    if (chunk.uid.session < staging.closed_below() && !chunk.last) return;  // one answer, at its last chunk
+    return RefusePush(chunk.uid, verdict.status(), done);
+  }
+  switch (*verdict) {
+    case Staging::Verdict::kIgnore:
+      return;
+    case Staging::Verdict::kHeld:
+      if (chunk.last) AnswerHeld(chunk.uid, done);
+      return;
+    case Staging::Verdict::kTake:
+      break;
+  }
+  absl::StatusOr<CheckedChunk> checked = staging.Check(chunk.head, chunk.payload, /*untrusted=*/true);
+  if (!checked.ok()) return RefusePush(chunk.uid, checked.status(), done);
+  const ChunkHead& head = checked->head;
+  if (Uid{head.session, head.uid} != chunk.uid || head.index != chunk.index || head.last != chunk.last) {
+    return RefusePush(chunk.uid, absl::InvalidArgumentError("BAD_BLOCK: the chunk's head was changed on its way"), done);
+  }
+  TakeChunk(chunk, *std::move(checked), done);
+}
+
+void RunShardImpl::TakeChunk(PushedChunk& chunk, CheckedChunk checked, const std::function<void(const PushResult&)>& done) {
+  const absl::string_view body[] = {chunk.head, chunk.payload};
+  absl::StatusOr<LogPosition> at = log_->Append(RecordKind::kContribution, body, nullptr);
+  if (!at.ok()) return RefusePush(chunk.uid, absl::UnavailableError(absl::StrCat("STOPPED: ", at.status().message())), done);
+  const bool first = checked.head.index == 0;
+  Contribution* held = replica_->staging().Add(std::move(checked), std::move(chunk.payload), *at);
+  if (first) held->started = Seconds();
+  if (held->complete) OnComplete(*held, done);
+}
+
+void RunShardImpl::OnComplete(const Contribution& held, const std::function<void(const PushResult&)>& done) {
+  if (options_.coordinator_log) events_->OnOwnLog(held.uid);
+  auto answer = [this, done, started = held.started, result = PushResult{held.uid, options_.incarnation, held.checksum, held.norm2, "", ""}] {
+    BALLAST_FAILPOINT("append-receipt");
+    if (metrics_ != nullptr && started != 0) metrics_->PushDone(Seconds() - started);
+    done(result);
+  };
+  if (ReceiptDue(options_.rules, options_.coordinator_log, /*synced=*/false)) return answer();
+  log_->WhenSynced(held.last.sequence, std::move(answer));
+}
+
+void RunShardImpl::AnswerHeld(Uid uid, const std::function<void(const PushResult&)>& done) {
+  if (const Contribution* held = replica_->staging().Find(uid); held != nullptr) return OnComplete(*held, done);
+  const DecidedReceipt receipt = *replica_->staging().FindDecided(uid);
+  done({uid, options_.incarnation, receipt.checksum, receipt.norm2, "", ""});
+}
+
+void RunShardImpl::RefusePush(Uid uid, const absl::Status& why, const std::function<void(const PushResult&)>& done) {
+  replica_->staging().Refuse(uid);
+  if (metrics_ != nullptr) metrics_->PushRefused();
+  const absl::string_view text = why.message();
+  PushResult result{uid, options_.incarnation, 0, 0, std::string(text.substr(0, text.find_first_of(": "))), std::string(text)};
+  done(result);
+}
+
+// ---- decisions ----
+
+void RunShardImpl::AppendToLog(std::shared_ptr<const Decision> decision, std::function<void()> on_synced) {
+  const std::string bytes = EncodeDecision(*decision);
+  const absl::string_view body = bytes;
+  absl::StatusOr<LogPosition> at = log_->Append(RecordKind::kDecision, absl::MakeConstSpan(&body, 1), std::move(on_synced));
+  if (!at.ok()) return Fail(at.status());
+  decisions_.Add(std::move(decision), *at);
+}
+
+void RunShardImpl::HandleDecision(const std::shared_ptr<const Decision>& decision) {
+  if (failed_) return;
+  const uint64_t index = decision->index;
+  const ReplicaPosition& position = replica_->position();
+  if (index <= position.index) {  // sent again after a reconnect
+    events_->OnAccepted(index);
+    events_->OnApplied(index, position.version);
+    return;
+  }
+  if (absl::Status s = replica_->Check(*decision); !s.ok()) return Fail(s);
+  {
+    absl::MutexLock lock(&append_mu_);
+    if (index > decisions_.last()) AppendToLog(decision, nullptr);
+  }
+  if (failed_) return;
+  events_->OnAccepted(index);
+
+  BALLAST_FAILPOINT("decision-apply");
+  const double start = Seconds();
+  const uint64_t before = position.version;
+  replica_->Apply(*decision, [this](size_t block) { checkpointer_->BeforeChange(block); });
+  if (position.version != before && metrics_ != nullptr) metrics_->Applied(Seconds() - start);
+  AfterApply(*decision);
+  Publish();
+  BALLAST_FAILPOINT("apply-ack");
+  events_->OnApplied(index, position.version);
+}
+
+void RunShardImpl::AfterApply(const Decision& d) {
+  if (std::optional<HashRoot> root = replica_->RootDue(); root.has_value()) {
+    const std::string bytes = EncodeHashRoot(*root);
+    const absl::string_view body = bytes;
+    absl::StatusOr<LogPosition> at = log_->Append(RecordKind::kHashRoot, absl::MakeConstSpan(&body, 1), nullptr);
+    if (!at.ok()) return Fail(at.status());
+  }
+  if (d.kind != DecisionKind::kCheckpoint) return;
+  const uint64_t appended = decisions_.SequenceOf(d.index);
+  checkpointer_->Begin(replica_->position(), [this, appended] { return log_->WaitSynced(appended); });
+  absl::MutexLock lock(&mu_);
+  room_ = true;
+}
+
+void RunShardImpl::HandleManifest(const ManifestCommitted& manifest) {
+  for (auto it = checkpoints_.begin(); it != checkpoints_.end() && it->first < manifest.version;) {
+    if (std::find(manifest.kept.begin(), manifest.kept.end(), it->first) != manifest.kept.end()) {
+      ++it;
+      continue;
+    }
+    checkpointer_->Drop(it->first);
+    it = checkpoints_.erase(it);
+  }
+  // Two checkpoints must be good enough to start from, so the log reaches back to the older one.
+  auto newest = checkpoints_.find(manifest.version);
+  if (newest == checkpoints_.end() || newest == checkpoints_.begin()) return;
+  CutLog(std::min(manifest.log_needed_from, std::prev(newest)->second.position.index + 1));
+}
+
+void RunShardImpl::CutLog(uint64_t needed_from) {
+  Staging& staging = replica_->staging();
+  const uint64_t segment = std::min(decisions_.SegmentOf(needed_from), staging.FirstNeededSegment(needed_from));
+  if (options_.retain_all || segment == 0) return;
+  log_->Cut(segment);
+  decisions_.CutBelowSegment(segment);
+  staging.ForgetSegmentsBelow(segment);
+}
+
+void RunShardImpl::Publish() {
+  const uint64_t version = replica_->position().version;
+  if (version == 0) return;
+  publisher_.Serve(version, [&](Codec codec) { return replica_->values().Encode(version, codec); });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RunShard>> RunShard::Open(RunShardOptions options, const RunSpec& spec, uint64_t generation, const Layout& layout,
+                                                         std::string run_record, Store* store, ShardEvents* events, ShardMetrics* metrics) {
+  absl::StatusOr<std::unique_ptr<Replica>> replica =
+      Replica::Create(ShardBlocks(spec, generation, layout, options.shard), options.staged_bytes_max);
+  if (!replica.ok()) return replica.status();
+  auto shard = std::make_unique<RunShardImpl>(std::move(options), *std::move(replica), store, events, metrics);
+  if (absl::Status s = shard->Recover(run_record); !s.ok()) return s;
+  return std::unique_ptr<RunShard>(std::move(shard));
+}
+
+}  // namespace ballast
