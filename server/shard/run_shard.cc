@@ -326,7 +326,10 @@ void RunShardImpl::Fail(const absl::Status& status) {
 // ---- push ----
 
 void RunShardImpl::HandleChunk(PushedChunk& chunk, const std::function<void(const PushResult&)>& done) {
-  if (failed_) return RefusePush(chunk.uid, absl::UnavailableError("STOPPED: the server is stopping"), done);
+  if (failed_) {
+    if (chunk.last) RefusePush(chunk.uid, absl::UnavailableError("STOPPED: the server is stopping"), done);
+    return;
+  }
   Staging& staging = replica_->staging();
   const absl::StatusOr<Staging::Verdict> verdict = staging.Offer(chunk.uid, chunk.index, chunk.payload.size());
   if (!verdict.ok()) {

@@ -207,6 +207,8 @@ Decision TestShard::Make(DecisionKind kind, const std::vector<Uid>& uids, float 
   return d;
 }
 
+void TestShard::Reseal(uint64_t previous_chain, Decision& d) { SealDecision(previous_chain, d); }
+
 bool TestShard::Decide(const Decision& d) {
   last_ = d;
   auto shared = std::make_shared<const Decision>(d);

@@ -79,6 +79,7 @@ class TestShard {
 
   // ---- decisions: made and numbered here as the coordinator would; rows of a part: 10 + its place
   Decision Make(DecisionKind kind, const std::vector<Uid>& uids, float clip_scale = 1);
+  static void Reseal(uint64_t previous_chain, Decision& d);
   // Append (shard 0), sync, deliver; waits until it is applied. False when the shard failed instead.
   bool Decide(const Decision& d);
   bool Decide(DecisionKind kind, const std::vector<Uid>& uids, float clip_scale = 1) { return Decide(Make(kind, uids, clip_scale)); }
