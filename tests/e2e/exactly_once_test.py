@@ -210,7 +210,7 @@ def _rows_trained(job: FeederJob) -> int:
     try:
         return int(job.show().rows_trained)
     except BallastError as e:
-        if e.reason == "RUN_UNKNOWN":  # the driver is still starting
+        if e.reason == "NO_RUN":  # the driver is still starting
             return 0
         raise
 

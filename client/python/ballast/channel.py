@@ -47,10 +47,10 @@ def hello() -> Any:
 
 
 def check_hello(theirs: Any, peer: str) -> None:
-    """Raises BallastError(PROTOCOL_MISMATCH) that names both sides and the remedy."""
+    """Raises BallastError(PROTOCOL_DIFFERS) that names both sides and the remedy."""
     if theirs.protocol != PROTOCOL:
         raise BallastError(
-            "PROTOCOL_MISMATCH",
+            "PROTOCOL_DIFFERS",
             f"{peer} speaks protocol {theirs.protocol} (release {theirs.release}), this client speaks {PROTOCOL} (release {RELEASE}): "
             "install the client of the server's release",
         )
@@ -103,7 +103,7 @@ class Connection:
             raise
         if state.release and state.release.split(".")[0] != RELEASE.split(".")[0]:
             raise BallastError(
-                "PROTOCOL_MISMATCH",
+                "PROTOCOL_DIFFERS",
                 f"the server at {self.address} has release {state.release}, this client {RELEASE}: install the client of the server's release",
             )
         return state

@@ -37,7 +37,7 @@ def parse_run(text: str) -> tuple[str, str]:
 
 
 def get_run(connection: Connection, name: str, patience_s: float = 0.0, timeout_s: float = 30.0, full: bool = True) -> Any:
-    """The Run message (with layout and tensors when `full`). Raises BallastError(RUN_UNKNOWN)."""
+    """The Run message (with layout and tensors when `full`). Raises BallastError(NO_RUN)."""
     from ballast.v1 import control_pb2
 
     filter_ = control_pb2.RunFilter(name=name, layout=full, spec_tensors=full)
@@ -45,7 +45,7 @@ def get_run(connection: Connection, name: str, patience_s: float = 0.0, timeout_
     for run in runs:
         if run.spec.name == name:
             return run
-    raise BallastError("RUN_UNKNOWN", f'there is no run "{name}" at {connection.address}', {"run": name}, "NOT_FOUND")
+    raise BallastError("NO_RUN", f'there is no run "{name}" at {connection.address}', {"run": name}, "NOT_FOUND")
 
 
 def state_dict(run: Any, address: Optional[str] = None) -> dict[str, Any]:

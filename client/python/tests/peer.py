@@ -115,8 +115,8 @@ class Worker(worker_pb2_grpc.WorkerServicer):
     def _acknowledge(self, opening: Any, rows: Any) -> Any:
         outcome, known = self.ledger.claim(opening.epoch, opening.partition, rows)
         if outcome == "conflict":
-            text = f"partition {opening.partition}, seq {rows.seq} was trained before with other content"
-            return worker_pb2.FeedDown(fault=worker_pb2.FeedDown.Fault(reason="BATCH_DIFFERS", message=text, metadata={"seq": str(rows.seq)}))
+            text = f"partition {opening.partition}, seq {rows.seq} was trained with other rows"
+            return worker_pb2.FeedDown(fault=worker_pb2.FeedDown.Fault(reason="FINGERPRINT_DIFFERS", message=text, metadata={"seq": str(rows.seq)}))
         ack = worker_pb2.FeedDown.Ack
         outcomes = {"trained": ack.TRAINED, "duplicate": ack.DUPLICATE, "skipped": ack.SKIPPED}
         return worker_pb2.FeedDown(ack=ack(seq=rows.seq, outcome=outcomes[outcome], version=1, durable=True))

@@ -148,7 +148,7 @@ def test_changed_data_is_noticed_on_a_second_attempt() -> None:
         feed(peer, 30)
         with pytest.raises(BallastError) as error:
             feed_partition(task(peer), 0, "test", rows(30, change=2))  # a row of a batch that is not sent again
-        assert error.value.reason == "BATCH_DIFFERS"
+        assert error.value.reason == "FINGERPRINT_DIFFERS"
 
 
 def test_late_feed_of_a_committed_epoch_sends_nothing() -> None:
@@ -185,4 +185,4 @@ def test_other_protocol_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr("peer.PROTOCOL", 2)
         with pytest.raises(BallastError) as error:
             feed(peer, 20)
-        assert error.value.reason == "PROTOCOL_MISMATCH" and "install" in str(error.value)
+        assert error.value.reason == "PROTOCOL_DIFFERS" and "install" in str(error.value)

@@ -128,7 +128,7 @@ def test_held_out_rows_are_evaluated(serving: Inference, df: Any, model: str) ->
         ({"fetch": {"nothing": "p"}}, "COLUMN_MISSING"),
         ({"fetch": {"logits": "kept"}}, "COLUMN_EXISTS"),
         ({"feed": {"x": "kept"}}, "TYPE_MISMATCH"),
-        ({"run": "unknown"}, "RUN_UNKNOWN"),
+        ({"run": "unknown"}, "NO_RUN"),
         ({"run": "r@live"}, "BAD_SPEC"),
     ],
 )

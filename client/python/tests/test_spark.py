@@ -125,7 +125,7 @@ def test_changed_data_under_the_same_run_stops(df: Any, model: str) -> None:
         del peer.ledger.committed[1]
         with pytest.raises(BallastError) as error:
             train(peer, df.selectExpr("id", "x", "y + 1 as y"), model)
-        assert error.value.reason == "BATCH_DIFFERS" and "partition" in str(error.value) and "Traceback" not in str(error.value)
+        assert error.value.reason == "FINGERPRINT_DIFFERS" and "partition" in str(error.value) and "Traceback" not in str(error.value)
 
 
 def test_missing_batch_is_fed_again(df: Any, model: str) -> None:

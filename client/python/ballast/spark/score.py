@@ -44,7 +44,7 @@ def resolve_version(connection: Connection, text: str) -> tuple[str, int]:
         return name, int(version)
     run = get_run(connection, name, patience_s=30.0, full=False)
     if not run.manifest_version:
-        raise BallastError("NO_CHECKPOINT", f'run "{name}" has no checkpoint yet to score with', {"run": name})
+        raise BallastError("NO_MANIFEST", f'run "{name}" has no checkpoint yet to score with', {"run": name})
     return name, int(run.manifest_version)
 
 

@@ -271,4 +271,7 @@ class PartitionFeed:
             self._move(f"worker {self._stream.address} ended the feed: {fault.message} ({fault.reason})")
             return
         facts = {"partition": str(self._partition), "peer": self._stream.address, **fault.metadata}
-        raise BallastError(fault.reason, fault.message, facts, "FAILED_PRECONDITION")
+        text = fault.message
+        if fault.reason == "FINGERPRINT_DIFFERS":  # fingerprints are chained, and only the last trained batch was compared
+            text += f" (partition {facts['partition']}, seq {facts.get('seq', 'unknown')}; the first row that changed may be in a batch before it)"
+        raise BallastError(fault.reason, text, facts, "FAILED_PRECONDITION")

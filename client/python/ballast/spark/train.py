@@ -59,10 +59,12 @@ class Training:
         check(self.options, self.run_id, self.id_column)
         sources = self._sources()
         spec = make_spec(self.model, self.run_id, self.options, self.optimizer, self.schedule)
+        existing = self._existing()
+        rows = self._check_data(sources) if existing is None else 0  # before the run is made
         self._set_init(spec)
-        run = self._create(spec)
+        run = self._create(spec, existing)
         try:
-            counts = self._epochs(run, sources)
+            counts = self._epochs(run, sources, rows)
         except (KeyboardInterrupt, SystemExit):
             self._say(f'interrupted; everything acknowledged so far stays. train(..., run_id="{self.run_id}") resumes')
             raise
@@ -91,26 +93,30 @@ class Training:
         else:
             raise BallastError("BAD_SPEC", f'init= takes "run@version" or a state dict, not {type(self.init).__name__}')
 
-    def _create(self, spec: Any) -> Any:
+    def _existing(self) -> Optional[Any]:
+        """The Run of this name, if there is one already."""
+        try:
+            return get_run(self.connection, self.run_id)
+        except BallastError as e:
+            if e.reason == "NO_RUN":
+                return None
+            raise
+
+    def _create(self, spec: Any, existing: Optional[Any]) -> Any:
         with open(self.model.path, "rb") as f:
             content = f.read()
         if put_artifact(self.connection, content, self.patience_s) != self.model.sha256:
             raise BallastError("MODEL_INVALID", f"{self.model.path} changed while it was read")
-        self._keep_model_of_run(spec, content)
+        if existing is not None:
+            self._keep_model_of_run(spec, existing.spec, content)
         run = self.connection.call("CreateRun", spec, patience_s=min(60.0, self.patience_s))
         if run.created:
             for line in run.plan:
                 self._say(line)
         return run
 
-    def _keep_model_of_run(self, spec: Any, content: bytes) -> None:
+    def _keep_model_of_run(self, spec: Any, existing: Any, content: bytes) -> None:
         """A program that exports its model each time it starts makes another file of the same module. To resume, the run's own file counts."""
-        try:
-            existing = get_run(self.connection, self.run_id).spec
-        except BallastError as e:
-            if e.reason == "RUN_UNKNOWN":
-                return
-            raise
         if existing.model_sha256 == spec.model_sha256 or existing.model_json != spec.model_json:
             return
         if same_program(get_artifact(self.connection, existing.model_sha256), content):
@@ -119,8 +125,8 @@ class Training:
 
     # ---- epochs
 
-    def _epochs(self, run: Any, sources: tuple[Source, ...]) -> list[Any]:
-        """Feeds what is not committed yet. Returns the feeds' counts."""
+    def _epochs(self, run: Any, sources: tuple[Source, ...], rows: int) -> list[Any]:
+        """Feeds what is not committed yet. `rows`: of the data frame, 0 when not counted yet. Returns the feeds' counts."""
         epochs = self.options.epochs
         committed = {e.epoch for e in run.epochs if e.committed}
         todo = [e for e in range(1, epochs + 1) if e not in committed]
@@ -129,7 +135,7 @@ class Training:
             return []
         if not run.created:
             self._say(f"resumes at epoch {todo[0]} of {epochs}, after {run.rows_trained:,} rows")
-        rows = self._check_data(sources, todo[0])
+        rows = rows or self._check_data(sources)
         counts: list[Any] = []
         tag = f"ballast-{self.run_id}-{os.getpid()}"
         with _progress(self, rows * epochs):
@@ -138,11 +144,11 @@ class Training:
                 counts += run_epoch(self.connection, frame, self._task(sources, epoch), self.options.partitions, tag)[1]
         return counts
 
-    def _check_data(self, sources: Sequence[Source], epoch: int) -> int:
+    def _check_data(self, sources: Sequence[Source]) -> int:
         """Rows of the data frame; 0 when nobody wants to know."""
         if not self.check_data:
             return 0
-        place = partition_of(self.id_column, self.options.seed, epoch, self.options.partitions) if self.id_column else None
+        place = partition_of(self.id_column, self.options.seed, 1, self.options.partitions) if self.id_column else None
         rows = count_rows(self.df, sources, self.id_column, place)
         if rows == 0:
             raise BallastError("NO_ROWS", "the data frame has no rows; nothing was trained")
