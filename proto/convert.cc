@@ -12,7 +12,8 @@ namespace ballast {
 namespace {
 
 absl::Status UnknownValue(absl::string_view field, int value) {
-  return absl::InvalidArgumentError(absl::StrCat(field, ": ", value, value == 0 ? " (unset) is not allowed" : " is not a value that this release knows"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, ": ", value, value == 0 ? " (unset) is not allowed" : " is not a value that this release knows"));
 }
 
 // Core's enums have the numbers of the protos: a value in [1, last] is known. 0 gives `unspecified`, or is refused where that is 0 too.
@@ -99,12 +100,14 @@ absl::Status CheckLayout(const RunSpec& spec, const Layout& layout) {
     for (uint64_t first = 0; first < elements; ++next) {
       if (next == layout.size() || layout[next].tensor != t || layout[next].first != first || layout[next].count == 0 ||
           layout[next].count > kBlockElemsMax || layout[next].count > elements - first) {
-        return absl::InvalidArgumentError(absl::StrCat("layout: block ", next, " does not continue tensor \"", spec.tensors[t].name, "\" at element ", first));
+        return absl::InvalidArgumentError(
+            absl::StrCat("layout: block ", next, " does not continue tensor \"", spec.tensors[t].name, "\" at element ", first));
       }
       first += layout[next].count;
     }
   }
-  if (next != layout.size()) return absl::InvalidArgumentError(absl::StrCat("layout: ", layout.size() - next, " blocks belong to no tensor"));
+  if (next != layout.size())
+    return absl::InvalidArgumentError(absl::StrCat("layout: ", layout.size() - next, " blocks belong to no tensor"));
   return absl::OkStatus();
 }
 
@@ -193,7 +196,8 @@ absl::StatusOr<RunSpec> FromProto(const v1::RunSpec& p) {
   auto pull = FromProto(p.pull_codec(), Codec::kFp32, "pull_codec");
   if (!pull.ok()) return pull.status();
   spec.pull_codec = *pull;
-  if (p.durability() != v1::DURABILITY_LOG && p.durability() != v1::DURABILITY_UNSPECIFIED) return UnknownValue("durability", p.durability());
+  if (p.durability() != v1::DURABILITY_LOG && p.durability() != v1::DURABILITY_UNSPECIFIED)
+    return UnknownValue("durability", p.durability());
   spec.step_rows = p.step_rows();
   spec.batch_rows = p.batch_rows();
   // Without step_rows every contribution is a step, and holds one batch unless told otherwise.

@@ -21,15 +21,19 @@ Overloaded(F...) -> Overloaded<F...>;
 
 v1::RunState StateToProto(RunStatus::State state) {
   switch (state) {
-    case RunStatus::State::kWaiting: return v1::RUN_WAITING;
-    case RunStatus::State::kActive: return v1::RUN_ACTIVE;
-    case RunStatus::State::kStopped: return v1::RUN_STOPPED;
+    case RunStatus::State::kWaiting:
+      return v1::RUN_WAITING;
+    case RunStatus::State::kActive:
+      return v1::RUN_ACTIVE;
+    case RunStatus::State::kStopped:
+      return v1::RUN_STOPPED;
   }
   return v1::RUN_STATE_UNSPECIFIED;
 }
 
 absl::StatusOr<SessionMessage> RefuseFromProto(const v1::WorkDown::Refuse& p) {
-  if (p.reason() < 1 || p.reason() > 3) return absl::InvalidArgumentError(absl::StrCat("refuse.reason: ", p.reason(), " is not a value that this release knows"));
+  if (p.reason() < 1 || p.reason() > 3)
+    return absl::InvalidArgumentError(absl::StrCat("refuse.reason: ", p.reason(), " is not a value that this release knows"));
   return Refuse{FromProto(p.uid()), static_cast<Refuse::Reason>(p.reason()), {p.shards().begin(), p.shards().end()}};
 }
 
@@ -171,17 +175,22 @@ absl::StatusOr<SessionMessage> FromProto(const v1::WorkDown& p) {
     }
     case v1::WorkDown::kDone:
       return Done{FromProto(p.done().batch()), p.done().skipped(), p.done().conflict(), p.done().trained_fingerprint()};
-    case v1::WorkDown::kFlush: return Flush{p.flush().step()};
-    case v1::WorkDown::kRefuse: return RefuseFromProto(p.refuse());
+    case v1::WorkDown::kFlush:
+      return Flush{p.flush().step()};
+    case v1::WorkDown::kRefuse:
+      return RefuseFromProto(p.refuse());
     case v1::WorkDown::kDecided: {
       Decided decided{FromProto(p.decided().uid()), p.decided().version(), {}};
       for (const v1::Batch& batch : p.decided().batches()) decided.batches.push_back(FromProto(batch));
       return decided;
     }
-    case v1::WorkDown::kSkipLogged: return SkipLogged{FromProto(p.skip_logged().batch())};
-    case v1::WorkDown::kClose: return CloseSession{p.close().reason(), p.close().final()};
+    case v1::WorkDown::kSkipLogged:
+      return SkipLogged{FromProto(p.skip_logged().batch())};
+    case v1::WorkDown::kClose:
+      return CloseSession{p.close().reason(), p.close().final()};
     case v1::WorkDown::kWelcome:
-    case v1::WorkDown::KIND_NOT_SET: break;
+    case v1::WorkDown::KIND_NOT_SET:
+      break;
   }
   return absl::InvalidArgumentError(absl::StrCat("WorkDown: kind ", static_cast<int>(p.kind_case()), " is not a message to a session"));
 }
@@ -244,7 +253,8 @@ absl::StatusOr<ShardMessage> FromProto(const v1::ShardDown& p) {
       const v1::ShardDown::ManifestCommitted& manifest = p.manifest();
       return ManifestCommitted{manifest.version(), {manifest.kept().begin(), manifest.kept().end()}, manifest.log_needed_from()};
     }
-    default: break;
+    default:
+      break;
   }
   return absl::InvalidArgumentError(absl::StrCat("ShardDown: kind ", static_cast<int>(p.kind_case()), " is not a message to a shard"));
 }

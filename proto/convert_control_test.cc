@@ -30,7 +30,9 @@ TEST(ConvertControlTest, EverySessionMessageSurvivesTheRoundTrip) {
   ExpectRoundTrip(CloseSession{"stopped", true});
 }
 
-TEST(ConvertControlTest, DecidedIsSentOnlyWhenAccepted) { EXPECT_TRUE(ToProto(SessionMessage(Decided{Uid{1, 1}, 1, {}})).decided().accepted()); }
+TEST(ConvertControlTest, DecidedIsSentOnlyWhenAccepted) {
+  EXPECT_TRUE(ToProto(SessionMessage(Decided{Uid{1, 1}, 1, {}})).decided().accepted());
+}
 
 TEST(ConvertControlTest, GrantWithoutUidHasNone) {
   const auto back = FromProto(ToProto(SessionMessage(Grant{kBatch, 1, 1, std::nullopt})));

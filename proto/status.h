@@ -1,5 +1,5 @@
-// absl::Status <-> grpc::Status. The reason and metadata of core/status.h travel as google.rpc.ErrorInfo{reason, domain "ballast", metadata}
-// inside google.rpc.Status, the standard place where any gRPC client looks for them. Pure functions: safe from any thread.
+// absl::Status <-> grpc::Status. The reason and metadata of core/status.h travel as google.rpc.ErrorInfo{reason, domain "ballast",
+// metadata} inside google.rpc.Status, the standard place where any gRPC client looks for them. Pure functions: safe from any thread.
 #ifndef BALLAST_PROTO_STATUS_H_
 #define BALLAST_PROTO_STATUS_H_
 

@@ -48,7 +48,8 @@ ShardMetrics::ShardMetrics(prometheus::Registry& r)
       checkpoint_seconds_(Histogram(r, "ballast_checkpoint_seconds", "One shard's part of a checkpoint.", SecondsBounds())),
       checkpoint_bytes_(Counter(r, "ballast_checkpoint_written_bytes_total", "Bytes of checkpoint blocks written.")),
       checkpoint_failures_(Counter(r, "ballast_checkpoint_failures_total", "Checkpoints that could not be written.")),
-      checkpoint_last_(Gauge(r, "ballast_checkpoint_last_success_timestamp_seconds", "Unix time of the newest checkpoint on this server.")) {}
+      checkpoint_last_(
+          Gauge(r, "ballast_checkpoint_last_success_timestamp_seconds", "Unix time of the newest checkpoint on this server.")) {}
 
 void ShardMetrics::PushDone(double seconds) { push_seconds_.Observe(seconds); }
 void ShardMetrics::PushRefused() { push_refused_.Increment(); }
@@ -65,9 +66,11 @@ void ShardMetrics::CheckpointDone(double seconds, uint64_t bytes, double unix_se
 void ShardMetrics::CheckpointFailed() { checkpoint_failures_.Increment(); }
 
 DataPlaneMetrics::DataPlaneMetrics(prometheus::Registry& r)
-    : push_wire_in_(Counter(r, "ballast_wire_received_bytes_total", "Message bytes received on Push and Pull streams.", {{"method", "push"}})),
+    : push_wire_in_(
+          Counter(r, "ballast_wire_received_bytes_total", "Message bytes received on Push and Pull streams.", {{"method", "push"}})),
       push_wire_out_(Counter(r, "ballast_wire_sent_bytes_total", "Message bytes sent on Push and Pull streams.", {{"method", "push"}})),
-      pull_wire_in_(Counter(r, "ballast_wire_received_bytes_total", "Message bytes received on Push and Pull streams.", {{"method", "pull"}})),
+      pull_wire_in_(
+          Counter(r, "ballast_wire_received_bytes_total", "Message bytes received on Push and Pull streams.", {{"method", "pull"}})),
       pull_wire_out_(Counter(r, "ballast_wire_sent_bytes_total", "Message bytes sent on Push and Pull streams.", {{"method", "pull"}})),
       pull_wait_seconds_(Histogram(r, "ballast_pull_wait_seconds", "From a want to the version that it asked for.", SecondsBounds())),
       pull_seconds_(Histogram(r, "ballast_pull_seconds", "From the version being there to its last chunk being sent.", SecondsBounds())),
@@ -89,8 +92,12 @@ void DataPlaneMetrics::PushMessage(uint64_t message_bytes) { push_wire_in_.Incre
 void DataPlaneMetrics::PushReplySent(uint64_t message_bytes) { push_wire_out_.Increment(kFrameBytes + static_cast<double>(message_bytes)); }
 void DataPlaneMetrics::PullMessage(uint64_t message_bytes) { pull_wire_in_.Increment(kFrameBytes + static_cast<double>(message_bytes)); }
 void DataPlaneMetrics::PullSent(uint64_t message_bytes) { pull_wire_out_.Increment(kFrameBytes + static_cast<double>(message_bytes)); }
-void DataPlaneMetrics::PushBytes(Codec codec, uint64_t bytes) { push_bytes_[static_cast<size_t>(codec)]->Increment(static_cast<double>(bytes)); }
-void DataPlaneMetrics::PullBytes(Codec codec, uint64_t bytes) { pull_bytes_[static_cast<size_t>(codec)]->Increment(static_cast<double>(bytes)); }
+void DataPlaneMetrics::PushBytes(Codec codec, uint64_t bytes) {
+  push_bytes_[static_cast<size_t>(codec)]->Increment(static_cast<double>(bytes));
+}
+void DataPlaneMetrics::PullBytes(Codec codec, uint64_t bytes) {
+  pull_bytes_[static_cast<size_t>(codec)]->Increment(static_cast<double>(bytes));
+}
 void DataPlaneMetrics::PullWaited(double seconds) { pull_wait_seconds_.Observe(seconds); }
 void DataPlaneMetrics::PullDone(double seconds) { pull_seconds_.Observe(seconds); }
 void DataPlaneMetrics::AddPushStreams(int delta) { push_streams_.Increment(delta); }
@@ -105,7 +112,8 @@ CoordinatorMetrics::CoordinatorMetrics(prometheus::Registry& r)
       duplicates_(Counter(r, "ballast_coordinator_duplicates_total", "Batches that were answered DUPLICATE.")),
       lag_(Histogram(r, "ballast_coordinator_staleness_versions", "Versions between what a contribution was computed from and its step.",
                      {0, 1, 2, 4, 8, 16, 32, 64})),
-      commit_seconds_(Histogram(r, "ballast_coordinator_commit_seconds", "From a decision being made to it being durable.", SecondsBounds())),
+      commit_seconds_(
+          Histogram(r, "ballast_coordinator_commit_seconds", "From a decision being made to it being durable.", SecondsBounds())),
       sessions_(Gauge(r, "ballast_coordinator_sessions", "Live sessions.")),
       runs_(Gauge(r, "ballast_coordinator_runs", "Runs.")),
       workers_(Gauge(r, "ballast_coordinator_workers", "Attached workers.")),
@@ -134,7 +142,8 @@ Metrics::Metrics()
       shard_(*registry_),
       data_plane_(*registry_),
       coordinator_(*registry_),
-      warnings_(Counter(*registry_, "ballast_messages_logged_total", "Log lines of severity warning and error.", {{"severity", "warning"}})),
+      warnings_(
+          Counter(*registry_, "ballast_messages_logged_total", "Log lines of severity warning and error.", {{"severity", "warning"}})),
       errors_(Counter(*registry_, "ballast_messages_logged_total", "Log lines of severity warning and error.", {{"severity", "error"}})) {
   Gauge(*registry_, "ballast_build_info", "1, with the release as a label.", {{"version", kVersion}}).Set(1);
 }

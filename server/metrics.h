@@ -23,13 +23,13 @@ class ShardMetrics {
  public:
   explicit ShardMetrics(prometheus::Registry& registry);
 
-  void PushDone(double seconds);     // first chunk of a contribution taken -> its receipt
-  void PushRefused();                // a contribution was refused, whatever the reason
-  void Applied(double seconds);      // one decision that changed values
-  void Synced(double seconds);       // one fdatasync of a log
-  void LogWritten(uint64_t bytes);   // as written, padding included
-  void AddLogDebt(int64_t bytes);    // log that a restart would read; negative when it is cut
-  void AddQueueBytes(int64_t bytes); // pushed chunks that wait for the owner thread
+  void PushDone(double seconds);      // first chunk of a contribution taken -> its receipt
+  void PushRefused();                 // a contribution was refused, whatever the reason
+  void Applied(double seconds);       // one decision that changed values
+  void Synced(double seconds);        // one fdatasync of a log
+  void LogWritten(uint64_t bytes);    // as written, padding included
+  void AddLogDebt(int64_t bytes);     // log that a restart would read; negative when it is cut
+  void AddQueueBytes(int64_t bytes);  // pushed chunks that wait for the owner thread
   void CheckpointDone(double seconds, uint64_t bytes, double unix_seconds);
   void CheckpointFailed();
 
@@ -62,7 +62,7 @@ class DataPlaneMetrics {
   void PullDone(double seconds);    // version there -> last chunk handed to the transport
   void AddPushStreams(int delta);
   void AddPullStreams(int delta);
-  void PushHeldBack();              // a stream stopped reading because the owner thread's queue was full
+  void PushHeldBack();  // a stream stopped reading because the owner thread's queue was full
 
  private:
   using ByCodec = std::array<prometheus::Counter*, 5>;  // index: the codec's number
@@ -88,8 +88,8 @@ class CoordinatorMetrics {
   void Steps(uint64_t steps, uint64_t part_full);
   void Rows(uint64_t trained, uint64_t skipped);
   void Duplicates(uint64_t batches);
-  void Lag(uint64_t versions);       // of one contribution that was decided
-  void Committed(double seconds);    // decision made -> durable
+  void Lag(uint64_t versions);     // of one contribution that was decided
+  void Committed(double seconds);  // decision made -> durable
   void SetSessions(uint64_t sessions);
   void SetRuns(uint64_t runs);
   void SetWorkers(uint64_t workers);

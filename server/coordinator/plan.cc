@@ -1,0 +1,71 @@
+#include "server/coordinator/plan.h"
+
+#include <google/protobuf/util/message_differencer.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "core/codec/codec.h"
+#include "core/layout/layout.h"
+#include "core/optimizer/optimizer.h"
+
+namespace ballast {
+namespace {
+
+std::string Megabytes(uint64_t bytes) { return absl::StrFormat("%.2f MB", static_cast<double>(bytes) * 1e-6); }
+
+constexpr size_t kDifferenceBytesMax = 200;  // of one line: a changed model description is long
+
+}  // namespace
+
+std::vector<std::string> PlanLines(const RunDefinition& run, uint32_t servers) {
+  const RunSpec& spec = run.spec;
+  uint64_t pushed = 0, exact = 0, values = 0, memory = 0;
+  std::vector<uint64_t> held(servers, 0);
+  for (const Block& block : run.layout) {
+    const TensorSpec& tensor = spec.tensors[block.tensor];
+    const uint64_t bytes = block.count * ElementBytes(tensor.dtype);
+    pushed += EncodedBytes(PushCodecOf(spec, tensor), block.count);
+    exact += bytes;
+    values += bytes;
+    memory += bytes * (tensor.rule == UpdateRule::kOpt ? 1 + SlotsOf(spec.optimizer) : 1);
+    if (block.shard < servers) held[block.shard] += bytes;
+  }
+  const auto [least, most] = std::minmax_element(held.begin(), held.end());
+  std::vector<std::string> lines;
+  lines.push_back(absl::StrFormat("layout: %d blocks of %d tensors, %s over %d server(s); one server holds %s to %s", run.layout.size(),
+                                  spec.tensors.size(), Megabytes(values), servers, Megabytes(*least), Megabytes(*most)));
+  lines.push_back(
+      absl::StrFormat("log: %s for each contribution (%s uncompressed), on all servers together", Megabytes(pushed), Megabytes(exact)));
+  lines.push_back(absl::StrFormat("memory: %s of weights and optimizer state on all servers together", Megabytes(memory)));
+  std::string interval = spec.checkpoint_versions > 0 ? absl::StrCat("every ", spec.checkpoint_versions, " versions") : "";
+  if (spec.checkpoint_seconds > 0)
+    absl::StrAppend(&interval, interval.empty() ? "" : " or ", "every ", spec.checkpoint_seconds, " seconds");
+  lines.push_back(absl::StrFormat("checkpoints: %s%sat the end of each epoch; %s each, two are kept", interval,
+                                  interval.empty() ? "" : " and ", Megabytes(memory)));
+  return lines;
+}
+
+std::vector<std::string> SpecDifferences(const RunSpec& before, const RunSpec& after, size_t lines_max) {
+  std::string report;
+  google::protobuf::util::MessageDifferencer differencer;
+  differencer.ReportDifferencesToString(&report);
+  (void)differencer.Compare(ToProto(before), ToProto(after));
+  std::vector<std::string> lines;
+  size_t more = 0;
+  for (absl::string_view line : absl::StrSplit(report, '\n', absl::SkipEmpty())) {
+    if (lines.size() == lines_max) {
+      ++more;
+      continue;
+    }
+    absl::ConsumePrefix(&line, "modified: ");
+    lines.push_back(line.size() > kDifferenceBytesMax ? absl::StrCat(line.substr(0, kDifferenceBytesMax), "...") : std::string(line));
+  }
+  if (more > 0) lines.push_back(absl::StrCat("and ", more, " more"));
+  return lines;
+}
+
+}  // namespace ballast

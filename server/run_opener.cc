@@ -1,0 +1,77 @@
+#include "server/run_opener.h"
+
+#include <sys/statvfs.h>
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "core/status.h"
+#include "server/log.h"
+#include "server/storage/files.h"
+
+namespace ballast {
+
+absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& run, std::unique_ptr<ShardEvents> events) {
+  const absl::Time start = absl::Now();
+  const ServerIdentity& identity = dir_->identity();
+  RunShardOptions options;
+  options.dir = dir_->ShardDir(run.spec.name, identity.server);
+  options.shard = identity.server;
+  options.shards = identity.servers;
+  options.incarnation = dir_->incarnation();
+  options.coordinator_log = identity.server == 0;
+  options.retain_all = options_.retain_all;
+  options.queue_bytes_max = options_.queue_bytes_max;
+  options.disk_reserve_bytes = options_.disk_reserve_bytes;
+  options.rules = options_.rules;
+  auto shard = RunShard::Open(std::move(options), run.spec, run.generation, run.layout, ToProto(run).SerializeAsString(), store_,
+                              events.get(), metrics_);
+  if (!shard.ok()) return shard.status();
+  const ShardPosition position = (*shard)->Position();
+  LogInfo("run opened", {{"run", run.spec.name},
+                         {"version", absl::StrCat(position.version)},
+                         {"decision", absl::StrCat(position.index)},
+                         {"undecided", absl::StrCat(position.undecided.size())},
+                         {"seconds", absl::StrCat(absl::ToDoubleSeconds(absl::Now() - start))}});
+  runs_->Add({run.spec, run.generation, run.layout, std::move(events), *std::move(shard)});
+  return runs_->Find(run.spec.name);
+}
+
+// Records first: a directory without records is found again by RemoveOthers, records without a directory would not be.
+absl::Status RunOpener::Remove(const std::string& run) {
+  runs_->Close(run);
+  if (absl::Status deleted = DeleteShardRecords(*store_, run); !deleted.ok()) return deleted;
+  std::error_code error;
+  std::filesystem::remove_all(dir_->RunDir(run), error);
+  if (error) return absl::InternalError(absl::StrCat("cannot remove ", dir_->RunDir(run), ": ", error.message()));
+  LogInfo("run removed", {{"run", run}});
+  return absl::OkStatus();
+}
+
+absl::Status RunOpener::RemoveOthers(const std::set<std::string>& known) {
+  auto names = ListDir(dir_->RunDir(""));
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (known.contains(name)) continue;
+    if (absl::Status removed = Remove(name); !removed.ok()) return removed;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunOpener::CheckDisk() const {
+  struct statvfs disk;
+  const std::string path = dir_->RunDir("");
+  if (statvfs(path.c_str(), &disk) != 0 && statvfs(dir_->StoreDir().c_str(), &disk) != 0) return absl::OkStatus();
+  const uint64_t available = uint64_t{disk.f_bavail} * disk.f_frsize;
+  if (available >= options_.disk_reserve_bytes) return absl::OkStatus();
+  return WithReason(
+      absl::ResourceExhaustedError(absl::StrCat("the disk of ", path, " has ", available >> 20, " MiB free, less than the reserve of ",
+                                                options_.disk_reserve_bytes >> 20, " MiB (--disk-reserve): free some space")),
+      "DISK_LOW");
+}
+
+}  // namespace ballast
