@@ -42,25 +42,25 @@ TEST_F(ApplyTest, NonGradientStateFollowsItsRule) {
   Push(2, 30, 3);  // 10 rows: a row sum of 30 is a mean of 3
   Push(3, 44, 4);  // 11 rows
   ASSERT_TRUE(t.Decide(DecisionKind::kStep, {{1, 2}, {1, 3}}));
-  EXPECT_EQ(t.Floats(1), std::vector<float>(7, 2 - 74 * (1.0f / 21)));     // OPT: sum / divisor, lr 1
-  EXPECT_EQ(t.Floats(2), std::vector<float>(5, 74.0f / 21));               // MEAN by rows
-  EXPECT_EQ(t.Ints(3), std::vector<int64_t>(1, 20 + 7));                   // SUM
-  EXPECT_EQ(t.Ints(4), std::vector<int64_t>(3, 4));                        // SET: the part listed last
-  EXPECT_EQ(t.Floats(5), std::vector<float>(4, 2 + 74));                   // SUM
-  EXPECT_EQ(t.Floats(6), std::vector<float>(2, 44));                       // SET
+  EXPECT_EQ(t.Floats(1), std::vector<float>(7, 2 - 74 * (1.0f / 21)));  // OPT: sum / divisor, lr 1
+  EXPECT_EQ(t.Floats(2), std::vector<float>(5, 74.0f / 21));            // MEAN by rows
+  EXPECT_EQ(t.Ints(3), std::vector<int64_t>(1, 20 + 7));                // SUM
+  EXPECT_EQ(t.Ints(4), std::vector<int64_t>(3, 4));                     // SET: the part listed last
+  EXPECT_EQ(t.Floats(5), std::vector<float>(4, 2 + 74));                // SUM
+  EXPECT_EQ(t.Floats(6), std::vector<float>(2, 44));                    // SET
 }
 
 TEST_F(ApplyTest, TensorWithoutGradientIsLeftAlone) {
   Push(2, 21, 3, {1, 4});
   Push(3, 21, 4, {1, 2});
   ASSERT_TRUE(t.Decide(DecisionKind::kStep, {{1, 2}, {1, 3}}));
-  EXPECT_EQ(t.Floats(1), std::vector<float>(7, 2));                        // in no part
-  EXPECT_EQ(t.Floats(0), std::vector<float>(9000, 0));                     // in both
-  EXPECT_EQ(t.Floats(2), std::vector<float>(5, 2.1f));                     // in one: over the rows of that one
+  EXPECT_EQ(t.Floats(1), std::vector<float>(7, 2));     // in no part
+  EXPECT_EQ(t.Floats(0), std::vector<float>(9000, 0));  // in both
+  EXPECT_EQ(t.Floats(2), std::vector<float>(5, 2.1f));  // in one: over the rows of that one
   Push(4, 21, 4, {0});
   Push(5, 21, 4);
   ASSERT_TRUE(t.Decide(DecisionKind::kStep, {{1, 4}, {1, 5}}));
-  EXPECT_EQ(t.Floats(0), std::vector<float>(9000, -21 * (1.0f / 21)));     // absent in one part: counts as 0
+  EXPECT_EQ(t.Floats(0), std::vector<float>(9000, -21 * (1.0f / 21)));  // absent in one part: counts as 0
 }
 
 TEST_F(ApplyTest, SumFollowsTheOrderOfTheDecision) {

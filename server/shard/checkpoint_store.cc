@@ -43,17 +43,39 @@ absl::StatusOr<CheckpointMeta> ParseMeta(absl::string_view bytes) {
   WireReader in(bytes);
   while (in.Next()) {
     switch (in.field()) {
-      case 1: meta.position.index = in.Varint(); break;
-      case 2: meta.position.version = in.Varint(); break;
-      case 3: meta.position.chain = in.Fixed64(); break;
-      case 4: meta.position.step = in.Varint(); break;
-      case 5: meta.position.closed_below = in.Varint(); break;
-      case 6: meta.generation = in.Varint(); break;
-      case 7: meta.blocks = in.Varint(); break;
-      case 8: meta.digest.shard = in.Varint32(); break;
-      case 9: meta.digest.digest = in.Fixed64(); break;
-      case 10: meta.digest.bytes = in.Varint(); break;
-      case 11: meta.digest.nonfinite = in.Varint(); break;
+      case 1:
+        meta.position.index = in.Varint();
+        break;
+      case 2:
+        meta.position.version = in.Varint();
+        break;
+      case 3:
+        meta.position.chain = in.Fixed64();
+        break;
+      case 4:
+        meta.position.step = in.Varint();
+        break;
+      case 5:
+        meta.position.closed_below = in.Varint();
+        break;
+      case 6:
+        meta.generation = in.Varint();
+        break;
+      case 7:
+        meta.blocks = in.Varint();
+        break;
+      case 8:
+        meta.digest.shard = in.Varint32();
+        break;
+      case 9:
+        meta.digest.digest = in.Fixed64();
+        break;
+      case 10:
+        meta.digest.bytes = in.Varint();
+        break;
+      case 11:
+        meta.digest.nonfinite = in.Varint();
+        break;
     }
   }
   if (!in.ok()) return in.status("checkpoint record");
@@ -67,7 +89,8 @@ absl::StatusOr<std::string> ReadArray(Store& store, const std::string& key, uint
   if (!sealed.ok()) return sealed;
   absl::StatusOr<absl::string_view> value = OpenValue(key, *sealed);
   if (!value.ok()) return value.status();
-  if (value->size() != bytes) return absl::DataLossError(absl::StrCat("block ", key, " holds ", value->size(), " bytes instead of ", bytes));
+  if (value->size() != bytes)
+    return absl::DataLossError(absl::StrCat("block ", key, " holds ", value->size(), " bytes instead of ", bytes));
   sealed->resize(bytes);
   return sealed;
 }
@@ -141,8 +164,8 @@ absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& r
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks, bool slots,
-                                                                 absl::Span<const uint32_t> tensors) {
+absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks,
+                                                                 bool slots, absl::Span<const uint32_t> tensors) {
   const std::string& run = blocks.spec().name;
   const uint32_t tensor_count = static_cast<uint32_t>(blocks.spec().tensors.size());
   std::vector<Block> wanted;

@@ -43,9 +43,10 @@ absl::Status DeleteCheckpoint(Store& store, const std::string& run, uint64_t ver
 
 // Loads the values into `replica` and compares the digest; then StartAt. On an error the values are unspecified.
 absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica);
-// Blocks of some tensors (all, when empty) as an Encoding, fp32 and i64; with `slots` also the slots, as tensor + (slot + 1) * number of tensors.
-absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks, bool slots,
-                                                                 absl::Span<const uint32_t> tensors);
+// Blocks of some tensors (all, when empty) as an Encoding, fp32 and i64; with `slots` also the slots, as tensor + (slot + 1) * number of
+// tensors.
+absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks,
+                                                                 bool slots, absl::Span<const uint32_t> tensors);
 
 // Whether the run's log was begun on this server: an empty directory is then a loss, not a beginning.
 absl::Status PutLogBegun(Store& store, const std::string& run);

@@ -39,8 +39,8 @@ class Checkpointer {
   Checkpointer(CheckpointerOptions options, Store* store, const ShardBlocks* blocks, const ShardValues* values);
   ~Checkpointer();  // gives up what is not finished: nothing of it is left behind
 
-  // Owner. Owes every block as it is now. One checkpoint at a time: what an earlier one still owes is paid first. `log_synced` is called by the
-  // writer before the checkpoint may count: the log must hold the decision for good by then.
+  // Owner. Owes every block as it is now. One checkpoint at a time: what an earlier one still owes is paid first. `log_synced` is called by
+  // the writer before the checkpoint may count: the log must hold the decision for good by then.
   void Begin(const ReplicaPosition& position, std::function<absl::Status()> log_synced);
   // Owner. Block `block` is about to change: pays it and the owed ones before it. Waits for room in the ring.
   void BeforeChange(size_t block);

@@ -28,7 +28,7 @@ class DecisionIndex {
   // Decisions [first, last] that are there, ascending. Errors: DataLoss.
   absl::StatusOr<std::vector<std::shared_ptr<const Decision>>> Read(uint64_t first, uint64_t last) const;
 
-  uint64_t SegmentOf(uint64_t index) const;  // of the last one, when `index` is above it; 0 when it was cut or there is none
+  uint64_t SegmentOf(uint64_t index) const;   // of the last one, when `index` is above it; 0 when it was cut or there is none
   uint64_t SequenceOf(uint64_t index) const;  // of its log record; 0 as above
   void CutBelowSegment(uint64_t segment);
 

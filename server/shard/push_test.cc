@@ -105,8 +105,9 @@ TEST(PushTest, DamagedOrForeignBytesAreRefusedByName) {
   ASSERT_TRUE(t.Open().ok());
   uint64_t counter = 0;
   const auto refused = [&](const std::function<void(ChunkHead&, PushedChunk&)>& change) {
-    PushedChunk chunk = std::move(t.Chunks({counter / 4 + 1, ++counter}, [](const Block& b) { return std::vector<float>(b.count, 1); },
-                                           [](const Block& b) { return std::vector<int64_t>(b.count, 1); }, false, {}, 100)[0]);
+    PushedChunk chunk = std::move(t.Chunks(
+        {counter / 4 + 1, ++counter}, [](const Block& b) { return std::vector<float>(b.count, 1); },
+        [](const Block& b) { return std::vector<int64_t>(b.count, 1); }, false, {}, 100)[0]);
     ChunkHead head = ParseChunkHead(chunk.head, chunk.head.size() + chunk.payload.size())->head;
     change(head, chunk);
     chunk.head = EncodeChunkHead(head, chunk.payload.size());
@@ -135,10 +136,13 @@ TEST(PushTest, RestOfARefusedContributionIsIgnored) {
   chunks[1].payload[0] ^= 1;
   int answers = 0;
   for (PushedChunk& chunk : chunks) {
-    ASSERT_TRUE(t.shard->Push(std::move(chunk), [&](const PushResult& r) {
-                  ++answers;
-                  EXPECT_EQ(r.error, "BAD_CHECKSUM");
-                }).ok());
+    ASSERT_TRUE(t.shard
+                    ->Push(std::move(chunk),
+                           [&](const PushResult& r) {
+                             ++answers;
+                             EXPECT_EQ(r.error, "BAD_CHECKSUM");
+                           })
+                    .ok());
   }
   EXPECT_TRUE(t.shard->Position().undecided.empty());
   EXPECT_EQ(answers, 1);
@@ -178,8 +182,9 @@ TEST(PushTest, FullQueueLeavesTheChunkWithTheCaller) {
   ASSERT_TRUE(t.Open().ok());
   // The owner is held in a callback, so the queue cannot drain.
   absl::Notification entered, leave;
-  t.Push(t.Chunks({1, 1}, [](const Block& b) { return std::vector<float>(b.count, 1); },
-                  [](const Block& b) { return std::vector<int64_t>(b.count, 1); }, true, {}, /*blocks_per_chunk=*/100));
+  t.Push(t.Chunks(
+      {1, 1}, [](const Block& b) { return std::vector<float>(b.count, 1); },
+      [](const Block& b) { return std::vector<int64_t>(b.count, 1); }, true, {}, /*blocks_per_chunk=*/100));
   ASSERT_TRUE(t.Decide(DecisionKind::kInit, {{1, 1}}));
   t.shard->Pull(2, Codec::kInt8, [&](std::shared_ptr<const Encoding>) {
     entered.Notify();

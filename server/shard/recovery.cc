@@ -25,8 +25,9 @@ absl::Status StartFromCheckpoint(Store& store, Replica& replica, std::map<uint64
     absl::Status s = LoadCheckpoint(store, meta, replica);
     if (s.ok()) return s;
     if (!absl::IsDataLoss(s)) return s;
-    LogWarning("a checkpoint is damaged; recovery goes on with the one before it and more log",
-               {{"run", replica.blocks().spec().name}, {"version", absl::StrCat(meta.position.version)}, {"error", std::string(s.message())}});
+    LogWarning(
+        "a checkpoint is damaged; recovery goes on with the one before it and more log",
+        {{"run", replica.blocks().spec().name}, {"version", absl::StrCat(meta.position.version)}, {"error", std::string(s.message())}});
     checkpoints->erase(std::prev(checkpoints->end()));
   }
   return absl::OkStatus();
@@ -46,8 +47,8 @@ absl::Status CheckRunRecord(const std::string& dir, const RunRecord& want, absl:
   if (!have.ok()) return have.status();
   if (have->shard == want.shard && have->shards == want.shards && have->run_proto == want.run_proto) return absl::OkStatus();
   if (have->shard != want.shard || have->shards != want.shards) {
-    return absl::FailedPreconditionError(absl::StrCat(dir, " holds the log of shard ", have->shard, " of ", have->shards, ", this is shard ",
-                                                      want.shard, " of ", want.shards));
+    return absl::FailedPreconditionError(absl::StrCat(dir, " holds the log of shard ", have->shard, " of ", have->shards,
+                                                      ", this is shard ", want.shard, " of ", want.shards));
   }
   // Another release may write the same definition in other bytes.
   absl::StatusOr<RunDefinition> logged = ParseDefinition(have->run_proto), asked = ParseDefinition(want.run_proto);
@@ -59,8 +60,8 @@ absl::Status CheckRunRecord(const std::string& dir, const RunRecord& want, absl:
 
 }  // namespace
 
-absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& run, Store& store, Replica& replica, const RecoveryHooks& hooks,
-                                       std::map<uint64_t, CheckpointMeta>* checkpoints) {
+absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& run, Store& store, Replica& replica,
+                                       const RecoveryHooks& hooks, std::map<uint64_t, CheckpointMeta>* checkpoints) {
   const std::string& name = replica.blocks().spec().name;
   if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
   absl::StatusOr<std::map<uint64_t, CheckpointMeta>> all = ListCheckpoints(store, name);
@@ -83,13 +84,14 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
   if (!end.ok()) return absl::Status(end.status().code(), absl::StrCat("log in ", dir, ": ", end.status().message()));
   out.log = *end;
   if (replica.replayed_index() < promised_index) {
-    return absl::DataLossError(absl::StrCat("the log in ", dir, " ends at decision ", replica.replayed_index(), ", but decision ", promised_index,
-                                            " was made: acknowledged data is lost"));
+    return absl::DataLossError(absl::StrCat("the log in ", dir, " ends at decision ", replica.replayed_index(), ", but decision ",
+                                            promised_index, " was made: acknowledged data is lost"));
   }
   absl::StatusOr<bool> begun = WasLogBegun(store, name);
   if (!begun.ok()) return begun.status();
   if (*begun && end->tail_segment == 0) {
-    return absl::DataLossError(absl::StrCat("the log of run ", name, " was begun in ", dir, ", but there is none: acknowledged data is lost"));
+    return absl::DataLossError(
+        absl::StrCat("the log of run ", name, " was begun in ", dir, ", but there is none: acknowledged data is lost"));
   }
   if (end->torn_segment != 0) {
     LogInfo("dropped what a crash left behind the last synced record",
@@ -110,14 +112,15 @@ absl::StatusOr<ReplayResult> ReplayShardLog(const std::string& shard_dir) {
       absl::StatusOr<RunDefinition> definition = ParseDefinition(record->run_proto);
       if (!definition.ok()) return definition.status();
       run = *std::move(record);
-      absl::StatusOr<std::unique_ptr<Replica>> made =
-          Replica::Create(ShardBlocks(definition->spec, definition->generation, definition->layout, run.shard), RunShardOptions().staged_bytes_max);
+      absl::StatusOr<std::unique_ptr<Replica>> made = Replica::Create(
+          ShardBlocks(definition->spec, definition->generation, definition->layout, run.shard), RunShardOptions().staged_bytes_max);
       if (!made.ok()) return made.status();
       replica = *std::move(made);
       return absl::OkStatus();
     }
     if (replica == nullptr) return absl::DataLossError("the log does not begin with its RUN record");
-    return replica->Replay(header, at, body, [](std::shared_ptr<const Decision>) {}, [](size_t) {});
+    return replica->Replay(
+        header, at, body, [](std::shared_ptr<const Decision>) {}, [](size_t) {});
   };
   absl::StatusOr<LogEnd> end = ReadLog(shard_dir, /*sync_first=*/false, visit);
   if (!end.ok()) return absl::Status(end.status().code(), absl::StrCat("log in ", shard_dir, ": ", end.status().message()));

@@ -1,5 +1,6 @@
-// Rebuilds a shard from what is on disk: the newest checkpoint whose blocks all check, then the log through the same Apply. Also replays a whole
-// retained log without a server. Blocks; one thread. Errors: DataLoss with file and offset, never a state that is older than what was promised.
+// Rebuilds a shard from what is on disk: the newest checkpoint whose blocks all check, then the log through the same Apply. Also replays a
+// whole retained log without a server. Blocks; one thread. Errors: DataLoss with file and offset, never a state that is older than what was
+// promised.
 #ifndef BALLAST_SERVER_SHARD_RECOVERY_H_
 #define BALLAST_SERVER_SHARD_RECOVERY_H_
 
@@ -28,10 +29,10 @@ struct Recovered {
   LogEnd log;
 };
 
-// `replica` is new. `checkpoints` receives those that are still believed. A directory without a log is a new run, unless its log was begun on
-// this server before.
-absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& run, Store& store, Replica& replica, const RecoveryHooks& hooks,
-                                       std::map<uint64_t, CheckpointMeta>* checkpoints);
+// `replica` is new. `checkpoints` receives those that are still believed. A directory without a log is a new run, unless its log was begun
+// on this server before.
+absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& run, Store& store, Replica& replica,
+                                       const RecoveryHooks& hooks, std::map<uint64_t, CheckpointMeta>* checkpoints);
 
 }  // namespace ballast
 

@@ -14,9 +14,7 @@ constexpr size_t kRootsKept = 16;
 
 bool ChangesValues(DecisionKind kind) { return kind == DecisionKind::kStep || kind == DecisionKind::kInit; }
 
-bool Known(DecisionKind kind) {
-  return ChangesValues(kind) || kind == DecisionKind::kCheckpoint || kind == DecisionKind::kSkip;
-}
+bool Known(DecisionKind kind) { return ChangesValues(kind) || kind == DecisionKind::kCheckpoint || kind == DecisionKind::kSkip; }
 
 }  // namespace
 
@@ -42,7 +40,8 @@ absl::StatusOr<std::vector<const Contribution*>> Replica::Parts(const Decision& 
 
 absl::Status Replica::Check(const Decision& d) const {
   if (d.index != position_.index + 1) {
-    return absl::DataLossError(absl::StrCat("decision ", d.index, " of run ", d.run, " after decision ", position_.index, ": some are missing"));
+    return absl::DataLossError(
+        absl::StrCat("decision ", d.index, " of run ", d.run, " after decision ", position_.index, ": some are missing"));
   }
   if (absl::Status s = VerifyChain(position_.chain, d); !s.ok()) return s;
   if (d.run != blocks_.spec().name || d.generation != blocks_.generation()) {
@@ -50,7 +49,8 @@ absl::Status Replica::Check(const Decision& d) const {
                                             blocks_.spec().name, ", generation ", blocks_.generation()));
   }
   if (!Known(d.kind)) {
-    return absl::FailedPreconditionError(absl::StrCat("decision ", d.index, " is of kind ", static_cast<int>(d.kind), ": a newer release wrote it"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("decision ", d.index, " is of kind ", static_cast<int>(d.kind), ": a newer release wrote it"));
   }
   if (d.version != position_.version + (ChangesValues(d.kind) ? 1 : 0)) {
     return absl::DataLossError(absl::StrCat("decision ", d.index, " makes version ", d.version, " of version ", position_.version));
@@ -158,8 +158,9 @@ absl::Status Replica::ReplayRoot(absl::string_view body) {
     return absl::DataLossError(absl::StrCat("a hash root of version ", logged->version, " before the decision that made it"));
   }
   if (mine->second == logged->root) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("replay of run ", blocks_.spec().name, ", shard ", blocks_.shard(), " differs from what was trained: version ",
-                                          logged->version, " has hash ", absl::Hex(mine->second), ", the log says ", absl::Hex(logged->root)));
+  return absl::DataLossError(absl::StrCat("replay of run ", blocks_.spec().name, ", shard ", blocks_.shard(),
+                                          " differs from what was trained: version ", logged->version, " has hash ",
+                                          absl::Hex(mine->second), ", the log says ", absl::Hex(logged->root)));
 }
 
 }  // namespace ballast

@@ -1,5 +1,5 @@
-// A shard as a pure function of its log: contributions, values and the position in the order of decisions. The live shard and replay feed it
-// the same way, so that a restart ends in the same bits. No I/O, no thread of its own. Threads: one owner.
+// A shard as a pure function of its log: contributions, values and the position in the order of decisions. The live shard and replay feed
+// it the same way, so that a restart ends in the same bits. No I/O, no thread of its own. Threads: one owner.
 #ifndef BALLAST_SERVER_SHARD_REPLICA_H_
 #define BALLAST_SERVER_SHARD_REPLICA_H_
 
@@ -55,10 +55,12 @@ class Replica {
   // The hash root that belongs into the log after the last Apply; nothing when none is due.
   std::optional<HashRoot> RootDue() const;
 
-  // One record of the log, in order. CONTRIBUTION: staged. DECISION: applied, or read over when it lies before StartAt. HASH_ROOT: compared.
-  // `decided` is called with each decision after it took effect, `before_change` as above. Errors: as Check; DataLoss when a root differs.
+  // One record of the log, in order. CONTRIBUTION: staged. DECISION: applied, or read over when it lies before StartAt. HASH_ROOT:
+  // compared. `decided` is called with each decision after it took effect, `before_change` as above. Errors: as Check; DataLoss when a root
+  // differs.
   absl::Status Replay(const RecordHeader& header, const LogPosition& at, absl::string_view body,
-                      absl::FunctionRef<void(std::shared_ptr<const Decision>)> decided, absl::FunctionRef<void(size_t block)> before_change);
+                      absl::FunctionRef<void(std::shared_ptr<const Decision>)> decided,
+                      absl::FunctionRef<void(size_t block)> before_change);
   // Highest decision that Replay has seen; 0: none.
   uint64_t replayed_index() const { return replayed_index_; }
 

@@ -140,7 +140,8 @@ class RunShardImpl : public RunShard {
   }
   void CancelPull(uint64_t id) override { publisher_.Cancel(id); }
 
-  absl::StatusOr<std::shared_ptr<const Encoding>> ReadCheckpoint(uint64_t version, bool slots, absl::Span<const uint32_t> tensors) override {
+  absl::StatusOr<std::shared_ptr<const Encoding>> ReadCheckpoint(uint64_t version, bool slots,
+                                                                 absl::Span<const uint32_t> tensors) override {
     absl::StatusOr<std::map<uint64_t, CheckpointMeta>> all = ListCheckpoints(*store_, replica_->blocks().spec().name);
     if (!all.ok()) return all.status();
     const auto meta = all->find(version);
@@ -366,7 +367,8 @@ void RunShardImpl::TakeChunk(PushedChunk& chunk, CheckedChunk checked, const std
 
 void RunShardImpl::OnComplete(const Contribution& held, const std::function<void(const PushResult&)>& done) {
   if (options_.coordinator_log) events_->OnOwnLog(held.uid);
-  auto answer = [this, done, started = held.started, result = PushResult{held.uid, options_.incarnation, held.checksum, held.norm2, "", ""}] {
+  auto answer = [this, done, started = held.started,
+                 result = PushResult{held.uid, options_.incarnation, held.checksum, held.norm2, "", ""}] {
     BALLAST_FAILPOINT("append-receipt");
     if (metrics_ != nullptr && started != 0) metrics_->PushDone(Seconds() - started);
     done(result);
@@ -473,8 +475,9 @@ void RunShardImpl::Publish() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RunShard>> RunShard::Open(RunShardOptions options, const RunSpec& spec, uint64_t generation, const Layout& layout,
-                                                         std::string run_record, Store* store, ShardEvents* events, ShardMetrics* metrics) {
+absl::StatusOr<std::unique_ptr<RunShard>> RunShard::Open(RunShardOptions options, const RunSpec& spec, uint64_t generation,
+                                                         const Layout& layout, std::string run_record, Store* store, ShardEvents* events,
+                                                         ShardMetrics* metrics) {
   absl::StatusOr<std::unique_ptr<Replica>> replica =
       Replica::Create(ShardBlocks(spec, generation, layout, options.shard), options.staged_bytes_max);
   if (!replica.ok()) return replica.status();

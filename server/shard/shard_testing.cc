@@ -117,7 +117,8 @@ TestShard::~TestShard() {
 
 absl::Status TestShard::Open() {
   ++options.incarnation;
-  auto opened = RunShard::Open(options, spec, 1, layout, ToProto(RunDefinition{spec, 1, layout}).SerializeAsString(), store.get(), &events, nullptr);
+  auto opened =
+      RunShard::Open(options, spec, 1, layout, ToProto(RunDefinition{spec, 1, layout}).SerializeAsString(), store.get(), &events, nullptr);
   if (opened.ok()) shard = *std::move(opened);
   return opened.status();
 }
@@ -131,7 +132,8 @@ std::vector<PushedChunk> TestShard::Chunks(Uid uid, const FloatsOf& floats, cons
   std::vector<PushedChunk> out;
   for (size_t begin = 0; begin < blocks.size() || out.empty(); begin += blocks_per_chunk) {
     PushedChunk& chunk = out.emplace_back();
-    ChunkHead head{spec.name, 1, uid.session, uid.counter, 0, static_cast<uint32_t>(out.size() - 1), begin + blocks_per_chunk >= blocks.size(), {}};
+    ChunkHead head{
+        spec.name, 1, uid.session, uid.counter, 0, static_cast<uint32_t>(out.size() - 1), begin + blocks_per_chunk >= blocks.size(), {}};
     for (size_t i = begin; i < std::min(begin + blocks_per_chunk, blocks.size()); ++i) {
       const TensorSpec& tensor = spec.tensors[blocks[i].tensor];
       const Codec codec = tensor.dtype == DType::kI64 ? Codec::kI64 : exact ? Codec::kFp32 : PushCodecOf(spec, tensor);

@@ -1,5 +1,5 @@
-// A shard in a test, without network and coordinator: a run with a tensor of each kind, contributions from a seed, decisions in a chain, and
-// the events as something to wait for. Not thread-safe, except RecordedEvents.
+// A shard in a test, without network and coordinator: a run with a tensor of each kind, contributions from a seed, decisions in a chain,
+// and the events as something to wait for. Not thread-safe, except RecordedEvents.
 #ifndef BALLAST_SERVER_SHARD_SHARD_TESTING_H_
 #define BALLAST_SERVER_SHARD_SHARD_TESTING_H_
 

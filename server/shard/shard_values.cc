@@ -36,17 +36,20 @@ absl::Status ShardValues::CheckStep(const Decision& d) const {
   const RunSpec& spec = blocks_->spec();
   if (d.kind != DecisionKind::kStep) return absl::OkStatus();
   if (!IsKnownKernel(d.kernel_id) || d.kernel_id != KernelIdOf(spec.optimizer)) {
-    return absl::FailedPreconditionError(absl::StrCat("decision ", d.index, " wants kernel ", d.kernel_id, ", this run is applied with kernel ",
-                                                      KernelIdOf(spec.optimizer), ": a newer release wrote it, or another run"));
+    return absl::FailedPreconditionError(absl::StrCat("decision ", d.index, " wants kernel ", d.kernel_id,
+                                                      ", this run is applied with kernel ", KernelIdOf(spec.optimizer),
+                                                      ": a newer release wrote it, or another run"));
   }
   const size_t want = spec.optimizer.groups.size() * kHyperPerGroup;
   if (d.hyper.size() != want) {
-    return absl::FailedPreconditionError(absl::StrCat("decision ", d.index, " holds ", d.hyper.size(), " hyper-parameters instead of ", want));
+    return absl::FailedPreconditionError(
+        absl::StrCat("decision ", d.index, " holds ", d.hyper.size(), " hyper-parameters instead of ", want));
   }
   return absl::OkStatus();
 }
 
-void ShardValues::Apply(const Decision& d, absl::Span<const Contribution* const> parts, absl::FunctionRef<void(size_t block)> before_change) {
+void ShardValues::Apply(const Decision& d, absl::Span<const Contribution* const> parts,
+                        absl::FunctionRef<void(size_t block)> before_change) {
   std::vector<EncodedPart> carried;
   for (size_t b = 0; b < blocks_->size(); ++b) {
     Collect(parts, d.parts, b, &carried);

@@ -28,7 +28,8 @@ class ShardValues {
   // Whether Apply can carry out `d`; checked before the decision is accepted. Errors: FailedPrecondition.
   absl::Status CheckStep(const Decision& d) const;
 
-  // STEP or INIT: `parts[i]` is the contribution of d.parts[i]. Calls `before_change(block)` before each block that changes, in ascending order.
+  // STEP or INIT: `parts[i]` is the contribution of d.parts[i]. Calls `before_change(block)` before each block that changes, in ascending
+  // order.
   void Apply(const Decision& d, absl::Span<const Contribution* const> parts, absl::FunctionRef<void(size_t block)> before_change);
 
   // Squared norm of the ordered sum of the OPT tensors.

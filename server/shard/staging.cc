@@ -46,7 +46,8 @@ absl::StatusOr<Staging::Verdict> Staging::Offer(Uid uid, uint32_t index, uint64_
   }
   if (held != nullptr && index == 0) Drop(session, session.contributions.find(uid.counter));
   if (index == 0 && session.contributions.size() >= kStagedPerSession) {
-    return Refusal("TOO_LARGE", absl::StrCat("session ", uid.session, " has ", session.contributions.size(), " undecided contributions already"));
+    return Refusal("TOO_LARGE",
+                   absl::StrCat("session ", uid.session, " has ", session.contributions.size(), " undecided contributions already"));
   }
   if (bytes_ + bytes > staged_bytes_max_) {
     return Refusal("TOO_LARGE", absl::StrCat(bytes_, " bytes of undecided contributions are held already; allowed: ", staged_bytes_max_));
@@ -71,14 +72,17 @@ absl::StatusOr<CheckedChunk> Staging::Check(absl::string_view head, absl::string
   const std::vector<absl::string_view> bytes = SplitPayload(out.head, payload);
   for (size_t i = 0; i < bytes.size(); ++i) {
     const BlockHead& block = out.head.blocks[i];
-    const auto name = [&] { return absl::StrCat("block of tensor ", block.tensor, " at element ", block.first, " (", block.count, " elements)"); };
+    const auto name = [&] {
+      return absl::StrCat("block of tensor ", block.tensor, " at element ", block.first, " (", block.count, " elements)");
+    };
     const int64_t local = blocks_->Find(block.tensor, block.first);
     if (local < 0 || blocks_->block(static_cast<size_t>(local)).count != block.count) {
       return Refusal("BAD_BLOCK", absl::StrCat(name(), " is not a block of shard ", blocks_->shard()));
     }
     const TensorSpec& tensor = blocks_->tensor(static_cast<size_t>(local));
     if (!CodecAllowed(spec, tensor, block.codec)) {
-      return Refusal("BAD_BLOCK", absl::StrCat(name(), ": codec ", static_cast<int>(block.codec), " is not the one of tensor ", tensor.name));
+      return Refusal("BAD_BLOCK",
+                     absl::StrCat(name(), ": codec ", static_cast<int>(block.codec), " is not the one of tensor ", tensor.name));
     }
     out.blocks.push_back(static_cast<size_t>(local));
     if (!untrusted) continue;

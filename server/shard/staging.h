@@ -1,9 +1,9 @@
 // The contributions that this shard holds and that no decision has used: their bytes in memory, where they are in the log, and what a push
 // may do. A chunk is offered, checked, logged, then added; recovery adds what it reads back from the log by the same call.
 //
-// Limits: bytes of all contributions (staged_bytes_max, a backstop above the quotas of the admitted sessions) and contributions of a session
-// (kStagedPerSession). Nothing waits here: what is above a limit is refused.
-// Threads: one owner. Errors: InvalidArgument "NAME: detail" with a name of PushReply.error.
+// Limits: bytes of all contributions (staged_bytes_max, a backstop above the quotas of the admitted sessions) and contributions of a
+// session (kStagedPerSession). Nothing waits here: what is above a limit is refused. Threads: one owner. Errors: InvalidArgument "NAME:
+// detail" with a name of PushReply.error.
 #ifndef BALLAST_SERVER_SHARD_STAGING_H_
 #define BALLAST_SERVER_SHARD_STAGING_H_
 
@@ -28,8 +28,8 @@ namespace ballast {
 
 // More than a session may have in flight: decisions may still be on their way.
 inline constexpr size_t kStagedPerSession = kInFlightMax + 2;
-// What a shard remembers of each session about contributions that it does not hold any more: receipts of decided ones (answered when they are
-// pushed again), counters of refused ones (the rest of whose chunks is ignored).
+// What a shard remembers of each session about contributions that it does not hold any more: receipts of decided ones (answered when they
+// are pushed again), counters of refused ones (the rest of whose chunks is ignored).
 inline constexpr size_t kRememberedPerSession = 16;
 
 struct Contribution {
@@ -74,8 +74,8 @@ class Staging {
   };
   // Cheap checks of order and limits, before the bytes are looked at. An index 0 begins the contribution again.
   absl::StatusOr<Verdict> Offer(Uid uid, uint32_t index, uint64_t bytes);
-  // Everything that can be said about the bytes: the run, the blocks, the codecs; with `untrusted` also checksums and finite values (the log
-  // has its own checksum, and nothing else ever enters it).
+  // Everything that can be said about the bytes: the run, the blocks, the codecs; with `untrusted` also checksums and finite values (the
+  // log has its own checksum, and nothing else ever enters it).
   absl::StatusOr<CheckedChunk> Check(absl::string_view head, absl::string_view payload, bool untrusted) const;
   // The chunk is in the log at `at`. Returns its contribution. REQUIRES kTake and OK of the two above.
   Contribution* Add(CheckedChunk chunk, std::string payload, const LogPosition& at);

@@ -82,8 +82,8 @@ absl::StatusOr<std::unique_ptr<DataDir>> DataDir::Open(const std::string& dir, c
     if (!names.ok()) return names.status();
     for (const std::string& name : *names) {
       if (name == "LOCK" || name == "IDENTITY.new" || name == "lost+found") continue;
-      return absl::FailedPreconditionError(
-          absl::StrCat("directory ", dir, " holds \"", name, "\" but no IDENTITY: not a data directory of ballast-server; give it an empty one"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "directory ", dir, " holds \"", name, "\" but no IDENTITY: not a data directory of ballast-server; give it an empty one"));
     }
     if (absl::Status s = WriteFileAtomically(path, IdentityText(identity)); !s.ok()) return s;
   } else if (!text.ok()) {

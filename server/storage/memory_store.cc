@@ -9,7 +9,8 @@ class MemoryBulk : public Store::Bulk {
  public:
   explicit MemoryBulk(MemoryStore* store) : store_(store) {}
   absl::Status Add(absl::string_view key, absl::string_view value) override {
-    if (!entries_.empty() && entries_.rbegin()->first >= key) return absl::InvalidArgumentError(absl::StrCat("bulk keys must ascend: ", key));
+    if (!entries_.empty() && entries_.rbegin()->first >= key)
+      return absl::InvalidArgumentError(absl::StrCat("bulk keys must ascend: ", key));
     entries_.emplace(std::string(key), std::string(value));
     return absl::OkStatus();
   }
@@ -54,7 +55,8 @@ absl::Status MemoryStore::Scan(absl::string_view prefix, const std::function<boo
   std::map<std::string, std::string> found;  // a copy: `visit` may call back
   {
     absl::MutexLock lock(&mu_);
-    for (auto it = entries_.lower_bound(std::string(prefix)); it != entries_.end() && absl::StartsWith(it->first, prefix); ++it) found.insert(*it);
+    for (auto it = entries_.lower_bound(std::string(prefix)); it != entries_.end() && absl::StartsWith(it->first, prefix); ++it)
+      found.insert(*it);
   }
   for (const auto& [key, value] : found) {
     if (!visit(key, value)) break;

@@ -68,8 +68,8 @@ rocksdb::ColumnFamilyOptions FamilyOptions(bool bulk) {
   o.write_buffer_size = 16u << 20;
   rocksdb::BlockBasedTableOptions table;
   if (bulk) {
-    o.disable_auto_compactions = true;    // files are ingested whole and dropped whole
-    table.no_block_cache = true;          // values of 1 MiB are read once, at recovery
+    o.disable_auto_compactions = true;                                          // files are ingested whole and dropped whole
+    table.no_block_cache = true;                                                // values of 1 MiB are read once, at recovery
     o.level0_slowdown_writes_trigger = o.level0_stop_writes_trigger = 1 << 20;  // nothing is ever merged, so nothing may wait for it
   } else {
     table.block_cache = rocksdb::NewLRUCache(8u << 20);
@@ -178,7 +178,7 @@ class RocksBulk : public Store::Bulk {
     if (absl::Status s = CloseFile(); !s.ok() || files_.empty()) return s;
     rocksdb::IngestExternalFileOptions ingest;
     ingest.move_files = true;
-    ingest.allow_global_seqno = true;  // the same version may be written again after a crash
+    ingest.allow_global_seqno = true;               // the same version may be written again after a crash
     ingest.verify_checksums_before_ingest = false;  // the values carry their own, checked before they are believed
     return FromRocks(store_->db_->IngestExternalFile(store_->blocks_, files_, ingest), absl::StrCat("ingest ", base_));
   }

@@ -1,8 +1,8 @@
 // The Store of a server process: one RocksDB, with the options of reliability first (each one is explained where it is set).
 //
-// Two column families: small records go through the write-ahead log, one sync per write; the blocks of a checkpoint are written to SST files
-// of their own and ingested by move, so that no compaction of small records ever rewrites them. Deleting a checkpoint drops whole files.
-// Threads: any.
+// Two column families: small records go through the write-ahead log, one sync per write; the blocks of a checkpoint are written to SST
+// files of their own and ingested by move, so that no compaction of small records ever rewrites them. Deleting a checkpoint drops whole
+// files. Threads: any.
 #ifndef BALLAST_SERVER_STORAGE_ROCKS_STORE_H_
 #define BALLAST_SERVER_STORAGE_ROCKS_STORE_H_
 

@@ -45,7 +45,11 @@ struct Group {
 class SegmentLogImpl : public SegmentLog {
  public:
   SegmentLogImpl(SegmentLogOptions options, const LogEnd& end)
-      : options_(std::move(options)), sequence_(end.next_sequence), chain_(end.chain), segment_(end.last_segment), synced_(end.next_sequence - 1) {}
+      : options_(std::move(options)),
+        sequence_(end.next_sequence),
+        chain_(end.chain),
+        segment_(end.last_segment),
+        synced_(end.next_sequence - 1) {}
 
   ~SegmentLogImpl() override {
     {
@@ -206,7 +210,8 @@ class SegmentLogImpl : public SegmentLog {
       {
         absl::MutexLock lock(&mu_);
         const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || !groups_.empty(); };
-        const bool work = mu_.AwaitWithTimeout(absl::Condition(&woken), mark_due ? kIdleMark : absl::FromChrono(kDiskCheck)) && !groups_.empty();
+        const bool work =
+            mu_.AwaitWithTimeout(absl::Condition(&woken), mark_due ? kIdleMark : absl::FromChrono(kDiskCheck)) && !groups_.empty();
         if (mark_due && !work && status_.ok()) AppendMark();
         stop = stop_;
         mark_due = false;
@@ -221,8 +226,10 @@ class SegmentLogImpl : public SegmentLog {
   }
 
   void AppendMark() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (!Fits(kLogPageBytes)) OpenSegment();
-    else WritePad(kLogPageBytes - kRecordHeaderBytes);
+    if (!Fits(kLogPageBytes))
+      OpenSegment();
+    else
+      WritePad(kLogPageBytes - kRecordHeaderBytes);
   }
 
   // Writes and syncs everything that was appended until now, then calls what waited for it.
@@ -257,7 +264,8 @@ class SegmentLogImpl : public SegmentLog {
       }
       absl::StatusOr<SegmentFile> file = SegmentFile::Create(options_.dir, group.segment, options_.segment_bytes);
       if (!file.ok()) return file.status();
-      if (!file->direct() && file_segment_ == 0) LogWarning("log is written buffered: the file system refuses O_DIRECT", {{"dir", options_.dir}});
+      if (!file->direct() && file_segment_ == 0)
+        LogWarning("log is written buffered: the file system refuses O_DIRECT", {{"dir", options_.dir}});
       file_.emplace(*std::move(file));
       file_segment_ = group.segment;
     }
@@ -313,7 +321,8 @@ class SegmentLogImpl : public SegmentLog {
   }
 
   void CheckDisk() {
-    if (options_.disk_reserve_bytes == 0 || !options_.on_disk || (disk_checked_.has_value() && Clock::now() - *disk_checked_ < kDiskCheck)) return;
+    if (options_.disk_reserve_bytes == 0 || !options_.on_disk || (disk_checked_.has_value() && Clock::now() - *disk_checked_ < kDiskCheck))
+      return;
     disk_checked_ = Clock::now();
     struct statvfs fs;
     if (::statvfs(options_.dir.c_str(), &fs) != 0) return;  // says nothing about the space; writes will tell
@@ -358,8 +367,8 @@ class SegmentLogImpl : public SegmentLog {
 
 absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(SegmentLogOptions options, const LogEnd& end) {
   if (options.segment_bytes % kLogPageBytes != 0 || options.segment_bytes < RecordBytes(options.run_record.size()) + 2 * kLogPageBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("segments of ", options.segment_bytes, " bytes: want a multiple of ", kLogPageBytes,
-                                                   " with room for the RUN record"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("segments of ", options.segment_bytes, " bytes: want a multiple of ", kLogPageBytes, " with room for the RUN record"));
   }
   if (end.tail_segment != 0 && end.torn_segment == 0) {
     for (uint64_t segment = end.tail_segment; segment <= end.last_segment; ++segment) {

@@ -85,7 +85,8 @@ class Reader {
     const uint64_t synced = HighestSynced(bytes, segment);
     if (anchored_ && synced >= end_.next_sequence) {
       return Loss(dir_, segment, 0,
-                  absl::StrCat("the log before it ends at record ", end_.next_sequence - 1, ", but record ", synced, " was on disk: records are lost"));
+                  absl::StrCat("the log before it ends at record ", end_.next_sequence - 1, ", but record ", synced,
+                               " was on disk: records are lost"));
     }
     // The oldest segment was complete when the ones before it were cut: what is wrong in it is damage.
     if (result == ScanResult::kCorrupt || (result == ScanResult::kTorn && !anchored_)) return Corrupt(segment, scanner);
@@ -113,7 +114,8 @@ absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir) {
     if (!absl::EndsWith(name, kSuffix)) continue;
     const std::string digits = name.substr(0, name.size() - kSuffix.size());
     uint64_t number = 0;
-    const bool numeric = digits.size() >= 8 && std::all_of(digits.begin(), digits.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
+    const bool numeric =
+        digits.size() >= 8 && std::all_of(digits.begin(), digits.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
     if (numeric && absl::SimpleAtoi(digits, &number)) segments.push_back(number);
   }
   std::sort(segments.begin(), segments.end());

@@ -31,21 +31,22 @@ absl::StatusOr<std::vector<std::string>> ListSpares(const std::string& dir);
 
 // Where a log ends, and how it goes on: always in a new segment, so that nothing that was written once is written again.
 struct LogEnd {
-  uint64_t last_segment = 0;   // highest number in the directory, 0: none
+  uint64_t last_segment = 0;  // highest number in the directory, 0: none
   uint64_t next_sequence = 1;
   uint64_t chain = 0;
-  uint64_t tail_segment = 0;   // of the last good record, 0: none
-  uint64_t tail_offset = 0;    // its end
-  uint64_t bytes = 0;          // of all good records
-  uint64_t torn_segment = 0;   // where unsynced bytes were dropped, 0: nowhere
+  uint64_t tail_segment = 0;  // of the last good record, 0: none
+  uint64_t tail_offset = 0;   // its end
+  uint64_t bytes = 0;         // of all good records
+  uint64_t torn_segment = 0;  // where unsynced bytes were dropped, 0: nowhere
   uint64_t torn_offset = 0;
 };
 
 // Visits every record but PADs, in order. `body` lives until `visit` returns; its error ends the reading and is returned.
-// `sync_first`: each segment is synced before it is read, so that what is believed now cannot vanish later (a page that another process wrote
-// may still be in the page cache only).
-absl::StatusOr<LogEnd> ReadLog(const std::string& dir, bool sync_first,
-                               absl::FunctionRef<absl::Status(const RecordHeader& header, const LogPosition& at, absl::string_view body)> visit);
+// `sync_first`: each segment is synced before it is read, so that what is believed now cannot vanish later (a page that another process
+// wrote may still be in the page cache only).
+absl::StatusOr<LogEnd> ReadLog(
+    const std::string& dir, bool sync_first,
+    absl::FunctionRef<absl::Status(const RecordHeader& header, const LogPosition& at, absl::string_view body)> visit);
 
 // One record again, checked against its own chain. Errors: NotFound when the segment was cut meanwhile; DataLoss.
 absl::StatusOr<std::string> ReadRecordAt(const std::string& dir, const LogPosition& at, RecordKind kind);

@@ -1,8 +1,8 @@
 // Durable small records and checkpoint blocks of one server. RocksDB is one implementation (rocks_store.h); tests also have one in memory.
 // Bulk log bytes never go through it (server/storage/segment_log.h).
 //
-// Threads: all methods from any thread. Errors: Internal or DataLoss with the store's own text; after a failed synced write the process must
-// stop (never retry an fsync).
+// Threads: all methods from any thread. Errors: Internal or DataLoss with the store's own text; after a failed synced write the process
+// must stop (never retry an fsync).
 #ifndef BALLAST_SERVER_STORAGE_STORE_H_
 #define BALLAST_SERVER_STORAGE_STORE_H_
 
@@ -34,7 +34,7 @@ class Store {
   // ---- bulk: sorted blocks of a checkpoint, written to a file of their own and taken over at once, synced, by Finish
   class Bulk {
    public:
-    virtual ~Bulk() = default;  // without Finish: nothing is left behind
+    virtual ~Bulk() = default;                                                     // without Finish: nothing is left behind
     virtual absl::Status Add(absl::string_view key, absl::string_view value) = 0;  // keys ascending
     virtual absl::Status Finish() = 0;
   };
