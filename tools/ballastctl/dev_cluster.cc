@@ -109,10 +109,12 @@ std::string LogTail(const std::string& log) {
   return text.size() > 1500 ? text.substr(text.size() - 1500) : text;
 }
 
-// Waits for the ready file that the process writes when it serves, and takes its addresses from there.
+// Waits for the ready file that our child writes when it serves, and takes its addresses from there. Not by Alive: until exec has happened
+// the child has the command line of ballastctl, or none.
 absl::Status AwaitReady(const fs::path& ready, DevProcess& process) {
   const auto deadline = Clock::now() + kStartTimeout;
-  while (Clock::now() < deadline) {
+  bool ended = false;
+  while (!ended && Clock::now() < deadline) {
     const Json state = Json::parse(ReadFile(ready), nullptr, false);
     if (state.is_object() && state.value("pid", 0) == process.pid) {
       process.address = state.value("address", "");
@@ -120,10 +122,10 @@ absl::Status AwaitReady(const fs::path& ready, DevProcess& process) {
       process.alive = true;
       return absl::OkStatus();
     }
-    if (!Alive(process.pid)) break;
+    ended = waitpid(process.pid, nullptr, WNOHANG) == process.pid;
     std::this_thread::sleep_for(kPoll);
   }
-  const char* what = Alive(process.pid) ? " does not serve after 60 s" : " ended while starting";
+  const char* what = ended ? " ended while starting" : " does not serve after 60 s";
   return absl::UnavailableError(absl::StrCat(process.name, what, "; the end of ", process.log, ":\n", LogTail(process.log)));
 }
 
