@@ -79,8 +79,13 @@ void Runner::StartCreate(RunSpec spec, Callback<v1::Run> done) {
   creating_[spec.name];
   opener_thread_.Post([this, run = RunDefinition{std::move(spec), 1, *std::move(layout)}, done = std::move(done)]() mutable {
     const uint64_t id = ++last_host_;
-    absl::StatusOr<std::shared_ptr<OpenRun>> local = PrepareCreate(run);
-    if (local.status().ok()) local = opener_->Open(run, MakeLocalEvents(&context_, id));
+    const absl::Status prepared = PrepareCreate(run);
+    absl::StatusOr<std::shared_ptr<OpenRun>> local = nullptr;
+    if (prepared.ok()) {
+      local = opener_->Open(run, MakeLocalEvents(&context_, id));
+    } else {
+      local = prepared;
+    }
     if (!local.ok()) (void)records_.DeleteRun(run.spec.name);  // nothing of a run that was not created
     mailbox_.Post([this, id, run = std::move(run), local = std::move(local), done = std::move(done)]() mutable {
       FinishCreate(id, std::move(run), std::move(local), done);
@@ -116,8 +121,12 @@ void Runner::FinishCreate(uint64_t id, RunDefinition run, absl::StatusOr<std::sh
   const std::string name = run.spec.name;
   const std::vector<std::function<void()>> waiting = std::move(creating_[name]);
   creating_.erase(name);
-  absl::StatusOr<RunHost*> host = local.status();
-  if (local.ok()) host = AddHost(id, std::move(run), {}, *std::move(local));
+  absl::StatusOr<RunHost*> host = nullptr;
+  if (local.ok()) {
+    host = AddHost(id, std::move(run), {}, *std::move(local));
+  } else {
+    host = local.status();
+  }
   if (host.ok()) {
     LogInfo("run created", {{"run", name}});
     v1::Run created = (*host)->Describe(/*layout=*/true, /*tensors=*/true);
