@@ -39,11 +39,11 @@ std::string ReadFile(const fs::path& path) {
   return out.str();
 }
 
-// A pid can be taken over by another program after a reboot: the command line must be ours.
+// A pid can be taken over by another program after a reboot: the command line must be ours (ballastctl's own between fork and exec).
 bool Alive(int pid) {
   if (pid <= 0) return false;
   waitpid(pid, nullptr, WNOHANG);  // our own child that ended is a zombie until it is asked about
-  return kill(pid, 0) == 0 && absl::StrContains(ReadFile(absl::StrCat("/proc/", pid, "/cmdline")), "ballast-");
+  return kill(pid, 0) == 0 && absl::StrContains(ReadFile(absl::StrCat("/proc/", pid, "/cmdline")), "ballast");
 }
 
 absl::Status SaveState(const DevCluster& cluster) {
