@@ -92,7 +92,7 @@ class RunShardImpl : public RunShard {
       }
       queue_bytes_ += bytes;
       auto taken = std::make_shared<PushedChunk>(std::move(chunk));
-      queue_.push_back([this, taken, bytes, done = std::move(done)] {
+      pushes_.push_back([this, taken, bytes, done = std::move(done)] {
         HandleChunk(*taken, done);
         absl::MutexLock lock(&mu_);
         queue_bytes_ -= bytes;
@@ -164,16 +164,21 @@ class RunShardImpl : public RunShard {
   CheckpointerOptions MakeCheckpointerOptions();
   SegmentLogOptions MakeLogOptions(std::string run_record);
 
+  // Ahead of the pushes that wait: a decision never waits for bytes of later steps.
   void Post(Task task) {
     absl::MutexLock lock(&mu_);
     queue_.push_back(std::move(task));
   }
+  // Behind the pushes that wait, so that the answer includes them.
   void RunOnOwner(absl::FunctionRef<void()> what) {
     absl::Notification done;
-    Post([&] {
-      what();
-      done.Notify();
-    });
+    {
+      absl::MutexLock lock(&mu_);
+      pushes_.push_back([&] {
+        what();
+        done.Notify();
+      });
+    }
     done.WaitForNotification();
   }
   void Run();
@@ -212,6 +217,7 @@ class RunShardImpl : public RunShard {
 
   absl::Mutex mu_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
+  std::deque<Task> pushes_ ABSL_GUARDED_BY(mu_);
   uint64_t queue_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   bool room_ ABSL_GUARDED_BY(mu_) = false;  // an owed block could be paid
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
@@ -301,13 +307,14 @@ void RunShardImpl::Run() {
     Task task;
     {
       absl::MutexLock lock(&mu_);
-      const auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || !queue_.empty() || room_; };
+      const auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || !queue_.empty() || !pushes_.empty() || room_; };
       mu_.Await(absl::Condition(&work));
       if (stop_) return;
       room_ = false;  // before PayOne: room that comes while it runs must not be forgotten
-      if (!queue_.empty()) {
-        task = std::move(queue_.front());
-        queue_.pop_front();
+      std::deque<Task>& next = queue_.empty() ? pushes_ : queue_;
+      if (!next.empty()) {
+        task = std::move(next.front());
+        next.pop_front();
       }
     }
     if (task) task();

@@ -64,7 +64,7 @@ class SegmentLogImpl : public SegmentLog {
       absl::MutexLock lock(&mu_);
       OpenSegment();
     }
-    if (absl::Status s = WriteGroups(); !s.ok()) return s;
+    if (absl::Status s = WriteGroups(/*always_sync=*/true); !s.ok()) return s;
     thread_ = std::thread([this] { Run(); });
     return absl::OkStatus();
   }
@@ -232,14 +232,18 @@ class SegmentLogImpl : public SegmentLog {
       WritePad(kLogPageBytes - kRecordHeaderBytes);
   }
 
-  // Writes and syncs everything that was appended until now, then calls what waited for it.
-  absl::Status WriteGroups() {
+  // Writes and syncs everything that was appended until now, then calls what waited for it. An idle mark alone needs no sync: whoever finds
+  // it can believe it, and nobody misses it.
+  absl::Status WriteGroups(bool always_sync = false) {
     std::deque<Group> groups;
+    bool sync = always_sync;
     {
       absl::MutexLock lock(&mu_);
       if (!status_.ok()) return status_;
       ClosePage();
       groups.swap(groups_);
+      sync |= !due_.empty();
+      for (const Group& group : groups) sync |= !group.marks_only;
     }
     if (groups.empty()) return absl::OkStatus();
     BALLAST_FAILPOINT("log-write");
@@ -250,8 +254,10 @@ class SegmentLogImpl : public SegmentLog {
       if (!s.ok()) return Fail(s);
       bytes += group.bytes.size();
     }
-    if (absl::Status s = SyncFile(sync_time); !s.ok()) return Fail(s);
-    const uint64_t sequence = groups.back().last_sequence;
+    if (sync) {
+      if (absl::Status s = SyncFile(sync_time); !s.ok()) return Fail(s);
+    }
+    const uint64_t sequence = sync ? groups.back().last_sequence : 0;
     if (options_.on_group) options_.on_group(bytes, std::chrono::duration<double>(sync_time).count());
     Release(std::move(groups), bytes, sequence);
     return absl::OkStatus();
@@ -283,7 +289,7 @@ class SegmentLogImpl : public SegmentLog {
     std::vector<std::function<void()>> due;
     {
       absl::MutexLock lock(&mu_);
-      synced_ = sequence;
+      synced_ = std::max(synced_, sequence);
       unsynced_bytes_ -= bytes;
       for (; !due_.empty() && due_.front().first <= sequence; due_.pop_front()) due.push_back(std::move(due_.front().second));
       for (Group& group : groups) {
