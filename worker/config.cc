@@ -20,8 +20,8 @@ namespace {
 using Parse = std::function<absl::Status(const std::string& text, WorkerConfig& config)>;
 
 struct Setting {
-  const char* name;  // flag --name, variable BALLAST_NAME, key in the file
-  const char* value; // placeholder in --help
+  const char* name;   // flag --name, variable BALLAST_NAME, key in the file
+  const char* value;  // placeholder in --help
   const char* fallback;
   const char* help;
   Parse parse;
@@ -74,10 +74,12 @@ Parse OneOf(T WorkerConfig::*member, std::vector<std::pair<std::string, T>> valu
 const std::vector<Setting>& Settings() {
   static const auto* const kSettings = new std::vector<Setting>{
       {"server", "HOST:PORT", "127.0.0.1:7070", "address of server 0; the worker waits for it", Text(&WorkerConfig::server)},
-      {"listen", "HOST:PORT", "127.0.0.1:0", "address of the gRPC services (feeds, inference); port 0: a free one", Text(&WorkerConfig::listen)},
+      {"listen", "HOST:PORT", "127.0.0.1:0", "address of the gRPC services (feeds, inference); port 0: a free one",
+       Text(&WorkerConfig::listen)},
       {"advertise", "HOST:PORT", "", "address that tasks are told to use (default: from --listen)", Text(&WorkerConfig::advertise)},
       {"name", "NAME", "", "unique among the workers (default: host:pid)", Text(&WorkerConfig::name)},
-      {"dir", "PATH", "", "folder where model files are kept (default: one for each user below the system's temporary folder)", Text(&WorkerConfig::dir)},
+      {"dir", "PATH", "", "folder where model files are kept (default: one for each user below the system's temporary folder)",
+       Text(&WorkerConfig::dir)},
       {"metrics-listen", "HOST:PORT", "127.0.0.1:0", "address of Prometheus /metrics; port 0: a free one, logged; empty: none",
        Text(&WorkerConfig::metrics_listen)},
       {"threads", "N", "0", "threads of one forward or backward pass; 0: one for each core", Number(&WorkerConfig::threads)},
@@ -94,7 +96,9 @@ const std::vector<Setting>& Settings() {
   return *kSettings;
 }
 
-std::string VariableOf(const char* name) { return absl::StrCat("BALLAST_", absl::AsciiStrToUpper(absl::StrReplaceAll(name, {{"-", "_"}}))); }
+std::string VariableOf(const char* name) {
+  return absl::StrCat("BALLAST_", absl::AsciiStrToUpper(absl::StrReplaceAll(name, {{"-", "_"}})));
+}
 
 struct Value {
   std::string text;
@@ -113,7 +117,8 @@ absl::Status ReadTomlFile(const std::string& path, Values* values) {
   }
   for (const CLI::ConfigItem& item : items) {
     const auto known = values->find(item.name);
-    if (known == values->end() || !item.parents.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": unknown key \"", item.fullname(), "\""));
+    if (known == values->end() || !item.parents.empty())
+      return absl::InvalidArgumentError(absl::StrCat(path, ": unknown key \"", item.fullname(), "\""));
     if (item.inputs.size() != 1) return absl::InvalidArgumentError(absl::StrCat(path, ": key \"", item.name, "\" wants one value"));
     known->second = {item.inputs[0], absl::StrCat("file ", path)};
   }
@@ -128,7 +133,8 @@ bool OnThisMachine(const std::string& address) {
 absl::Status CheckTogether(const WorkerConfig& config) {
   if (config.server.empty()) return absl::InvalidArgumentError("--server is required: the address of server 0");
   if (!OnThisMachine(config.server) && !config.trust_models) {
-    return absl::InvalidArgumentError(absl::StrCat("server ", config.server, " is on another machine: the model files that it names are code that this ",
+    return absl::InvalidArgumentError(absl::StrCat("server ", config.server,
+                                                   " is on another machine: the model files that it names are code that this ",
                                                    "worker would run. Say --trust-models=on to allow that"));
   }
   return absl::OkStatus();
@@ -145,10 +151,13 @@ std::string PrintConfig(const Values& values) {
 
 }  // namespace
 
-absl::Status ParseCommandLine(int argc, const char* const* argv, const std::function<const char*(const char*)>& environment, CommandLine* out) {
-  CLI::App app("ballast-worker: trains and scores for a Ballast cluster. Every setting is also read from BALLAST_<NAME> and from the configuration file.\n"
-               "Exit codes: 0 stopped in order, 1 failed, 2 usage.",
-               "ballast-worker");
+absl::Status ParseCommandLine(int argc, const char* const* argv, const std::function<const char*(const char*)>& environment,
+                              CommandLine* out) {
+  CLI::App app(
+      "ballast-worker: trains and scores for a Ballast cluster. Every setting is also read from BALLAST_<NAME> and from the configuration "
+      "file.\n"
+      "Exit codes: 0 stopped in order, 1 failed, 2 usage.",
+      "ballast-worker");
   std::map<std::string, std::string> flags;
   std::map<std::string, CLI::Option*> options;
   for (const Setting& setting : Settings()) {

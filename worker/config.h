@@ -38,7 +38,8 @@ struct CommandLine {
 
 // `environment` looks a variable up (getenv in main; null when unset).
 // Errors: InvalidArgument naming flag, variable or key, for main to print before it exits with kExitUsage.
-absl::Status ParseCommandLine(int argc, const char* const* argv, const std::function<const char*(const char*)>& environment, CommandLine* out);
+absl::Status ParseCommandLine(int argc, const char* const* argv, const std::function<const char*(const char*)>& environment,
+                              CommandLine* out);
 
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;

@@ -25,7 +25,8 @@ TEST(ConfigTest, FlagsBeatTheEnvironmentWhichBeatsTheFile) {
   const std::string file = testing::TempDir() + "/worker.toml";
   std::ofstream(file) << "threads = 1\nname = \"file\"\nfeed-bytes = \"8M\"\n";
   CommandLine line;
-  const absl::Status status = Parse({"--config", file.c_str(), "--threads", "3"}, {{"BALLAST_THREADS", "2"}, {"BALLAST_NAME", "environment"}}, &line);
+  const absl::Status status =
+      Parse({"--config", file.c_str(), "--threads", "3"}, {{"BALLAST_THREADS", "2"}, {"BALLAST_NAME", "environment"}}, &line);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(line.config.threads, 3u);
   EXPECT_EQ(line.config.name, "environment");

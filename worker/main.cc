@@ -38,10 +38,8 @@ int Serve(const WorkerConfig& config) {
     LogError(std::string(worker.status().message()));
     return kExitFailed;
   }
-  LogInfo("ballast-worker serves", {{"address", (*worker)->address()},
-                                    {"metrics", (*worker)->metrics_address()},
-                                    {"server", config.server},
-                                    {"release", kVersion}});
+  LogInfo("ballast-worker serves",
+          {{"address", (*worker)->address()}, {"metrics", (*worker)->metrics_address()}, {"server", config.server}, {"release", kVersion}});
   int signal = 0;
   sigwait(&signals, &signal);
   LogInfo("stopping", {{"signal", absl::StrCat(signal)}});
@@ -60,7 +58,8 @@ int Serve(const WorkerConfig& config) {
 int main(int argc, char** argv) {
   TuneMalloc();
   CommandLine line;
-  const absl::Status parsed = ParseCommandLine(argc, argv, [](const char* name) { return std::getenv(name); }, &line);
+  const absl::Status parsed = ParseCommandLine(
+      argc, argv, [](const char* name) { return std::getenv(name); }, &line);
   if (!parsed.ok()) {
     std::fprintf(stderr, "ballast-worker: %s\nSee ballast-worker --help\n", std::string(parsed.message()).c_str());
     return kExitUsage;

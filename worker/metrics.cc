@@ -58,10 +58,12 @@ WorkerMetrics::WorkerMetrics()
   Gauge(*registry_, "ballast_build_info", "Always 1.", {{"version", kVersion}}).Set(1);
   static constexpr const char* kOutcomes[] = {"", "trained", "duplicate", "skipped"};
   for (size_t i = 1; i < batches_.size(); ++i) {
-    batches_[i] = &Counter(*registry_, "ballast_feed_acknowledged_batches_total", "Batches acknowledged to tasks.", {{"outcome", kOutcomes[i]}});
+    batches_[i] =
+        &Counter(*registry_, "ballast_feed_acknowledged_batches_total", "Batches acknowledged to tasks.", {{"outcome", kOutcomes[i]}});
   }
   for (size_t i = 0; i < kPhases; ++i) {
-    phases_[i] = &Histogram(*registry_, "ballast_worker_phase_seconds", "Stretches of a session's time.", {{"phase", PhaseName(static_cast<Phase>(i))}});
+    phases_[i] = &Histogram(*registry_, "ballast_worker_phase_seconds", "Stretches of a session's time.",
+                            {{"phase", PhaseName(static_cast<Phase>(i))}});
   }
   static constexpr const char* kMethods[] = {"push", "pull", "work", "feed"};
   for (size_t i = 0; i < sent_.size(); ++i) {
@@ -71,7 +73,8 @@ WorkerMetrics::WorkerMetrics()
   static constexpr const char* kCodecs[] = {"", "fp32", "bf16", "int8", "i64"};
   for (size_t i = 1; i < push_bytes_.size(); ++i) {
     push_bytes_[i] = &Counter(*registry_, "ballast_push_sent_bytes_total", "Payload bytes of contributions sent.", {{"codec", kCodecs[i]}});
-    pull_bytes_[i] = &Counter(*registry_, "ballast_pull_received_bytes_total", "Payload bytes of values received.", {{"codec", kCodecs[i]}});
+    pull_bytes_[i] =
+        &Counter(*registry_, "ballast_pull_received_bytes_total", "Payload bytes of values received.", {{"codec", kCodecs[i]}});
   }
 }
 
@@ -102,7 +105,9 @@ void WorkerMetrics::PushBytes(Codec codec, uint64_t payload_bytes, uint64_t fp32
   push_bytes_[static_cast<size_t>(codec)]->Increment(static_cast<double>(payload_bytes));
   push_fp32_bytes_.Increment(static_cast<double>(fp32_bytes));
 }
-void WorkerMetrics::PullBytes(Codec codec, uint64_t bytes) { pull_bytes_[static_cast<size_t>(codec)]->Increment(static_cast<double>(bytes)); }
+void WorkerMetrics::PullBytes(Codec codec, uint64_t bytes) {
+  pull_bytes_[static_cast<size_t>(codec)]->Increment(static_cast<double>(bytes));
+}
 void WorkerMetrics::Inferred(double seconds, uint64_t rows, bool ok) {
   infer_seconds_.Observe(seconds);
   if (ok) {

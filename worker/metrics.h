@@ -40,9 +40,9 @@ class WorkerMetrics {
 
   // ---- sessions, all runs together
   void SetSessions(uint64_t sessions);
-  void SessionLost();                          // closed by the coordinator, or its stream broke
-  void Trained(uint64_t rows);                 // decided
-  void Contribution(uint64_t recomputed);      // one was submitted; recomputed: 1 when it replaces a refused one
+  void SessionLost();                      // closed by the coordinator, or its stream broke
+  void Trained(uint64_t rows);             // decided
+  void Contribution(uint64_t recomputed);  // one was submitted; recomputed: 1 when it replaces a refused one
   void PhaseDone(Phase phase, double seconds);
   void SetResidualNorm(double norm);
 

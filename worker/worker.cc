@@ -47,8 +47,8 @@ constexpr absl::Duration kLogEvery = absl::Seconds(5);
 constexpr absl::Duration kUnservedMax = absl::Seconds(30);  // a feed waits so long for a session of its run
 // A run that leaves the list may be back soon (next epoch, restarted coordinator): its session keeps model, values and residual meanwhile.
 constexpr absl::Duration kLinger = absl::Seconds(10);
-constexpr absl::Duration kAwayMax = absl::Minutes(10);  // further, while server 0 cannot be reached
-constexpr absl::Duration kAudit = absl::Minutes(10);    // the residuals of an ended session can be read for so long
+constexpr absl::Duration kAwayMax = absl::Minutes(10);    // further, while server 0 cannot be reached
+constexpr absl::Duration kAudit = absl::Minutes(10);      // the residuals of an ended session can be read for so long
 constexpr absl::Duration kServeAgain = absl::Seconds(2);  // after a session ended
 constexpr size_t kRunsMax = 1024;                         // with feeds or a session
 constexpr uint64_t kModelDirBytesMax = uint64_t{16} << 30;
@@ -80,7 +80,9 @@ class WorkerImpl final : public Worker, WorkerRuns {
     InferenceOptions inference;
     inference.server_version = kVersion;
     InferenceProbe probe;
-    probe.on_infer = [this](double seconds, int64_t rows, bool ok) { metrics_.Inferred(seconds, static_cast<uint64_t>(std::max<int64_t>(rows, 0)), ok); };
+    probe.on_infer = [this](double seconds, int64_t rows, bool ok) {
+      metrics_.Inferred(seconds, static_cast<uint64_t>(std::max<int64_t>(rows, 0)), ok);
+    };
     inference_ = std::make_unique<InferenceService>(inference, std::make_shared<ModelCache>(cache, source_), std::move(probe));
     feeds_ = MakeWorkerService(this, &metrics_);
   }
@@ -104,7 +106,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
     builder.RegisterService(feeds_.get());
     builder.RegisterService(inference_.get());
     server_ = builder.BuildAndStart();
-    if (server_ == nullptr || port == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen, ": is the port in use?"));
+    if (server_ == nullptr || port == 0)
+      return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen, ": is the port in use?"));
     if (!config_.advertise.empty()) {
       address_ = config_.advertise;
     } else {
@@ -145,7 +148,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
   absl::StatusOr<std::shared_ptr<FeedQueue>> QueueOf(const std::string& run) override {
     absl::MutexLock lock(&mu_);
     if (stopping_) return absl::UnavailableError(absl::StrCat("worker ", config_.name, " stops"));
-    if (runs_.count(run) == 0 && runs_.size() >= kRunsMax) return absl::ResourceExhaustedError(absl::StrCat("this worker has ", kRunsMax, " runs"));
+    if (runs_.count(run) == 0 && runs_.size() >= kRunsMax)
+      return absl::ResourceExhaustedError(absl::StrCat("this worker has ", kRunsMax, " runs"));
     Entry& entry = runs_[run];
     if (entry.queue == nullptr) entry.queue = std::make_shared<FeedQueue>(run, config_.feed_bytes);
     return entry.queue;
@@ -166,8 +170,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
     std::shared_ptr<Session> session;                   // manager thread starts and stops it
     std::shared_ptr<const SessionResiduals> residuals;  // of the last session, for audits
     absl::Time residuals_until = absl::InfiniteFuture();
-    absl::Time wanted_until = absl::InfinitePast();     // by the list of server 0, lingering included
-    absl::Time not_before = absl::InfinitePast();       // no new session earlier
+    absl::Time wanted_until = absl::InfinitePast();  // by the list of server 0, lingering included
+    absl::Time not_before = absl::InfinitePast();    // no new session earlier
   };
 
   static WorkerConfig WithDefaults(WorkerConfig config) {
@@ -186,7 +190,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
       exposer_ = std::make_unique<prometheus::Exposer>(config_.metrics_listen, 1);
       exposer_->RegisterCollectable(metrics_.registry());
     } catch (const std::exception& error) {
-      return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", config_.metrics_listen, ": is the port in use? (", error.what(), ")"));
+      return absl::UnavailableError(
+          absl::StrCat("cannot serve metrics on ", config_.metrics_listen, ": is the port in use? (", error.what(), ")"));
     }
     const std::string host = HostOf(config_.metrics_listen);
     metrics_address_ = absl::StrCat(IsAnyHost(host) ? HostName() : host, ":", exposer_->GetListeningPorts().front());
@@ -196,7 +201,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
   void SetHealth(bool serving) {
     grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
     if (health == nullptr) return;
-    for (const char* name : {"", "liveness", "readiness", "ballast.v1.Worker", "inference.GRPCInferenceService"}) health->SetServingStatus(name, serving);
+    for (const char* name : {"", "liveness", "readiness", "ballast.v1.Worker", "inference.GRPCInferenceService"})
+      health->SetServingStatus(name, serving);
   }
 
   // ---- manager thread
@@ -221,7 +227,9 @@ class WorkerImpl final : public Worker, WorkerRuns {
     callbacks.on_message = [this, mailbox, number](v1::WorkerDown down) {
       mailbox->Post([this, number, down = std::move(down)] { OnDown(number, down); });
     };
-    callbacks.on_done = [this, mailbox, number](const grpc::Status& status) { mailbox->Post([this, number, status] { OnAttachDone(number, status); }); };
+    callbacks.on_done = [this, mailbox, number](const grpc::Status& status) {
+      mailbox->Post([this, number, status] { OnAttachDone(number, status); });
+    };
     attach_ = AttachStream::Start([this](grpc::ClientContext* context, auto* reactor) { control_->async()->Attach(context, reactor); },
                                   std::move(callbacks));
     v1::WorkerUp up = FeedCounts();
@@ -248,7 +256,9 @@ class WorkerImpl final : public Worker, WorkerRuns {
     if (down.has_hello()) {
       if (down.hello().protocol() != kProtocol) {
         LogError("server 0 speaks another protocol: install the same major release everywhere",
-                 {{"server_protocol", absl::StrCat(down.hello().protocol())}, {"server_release", down.hello().release()}, {"release", kVersion}});
+                 {{"server_protocol", absl::StrCat(down.hello().protocol())},
+                  {"server_release", down.hello().release()},
+                  {"release", kVersion}});
         return;
       }
       LogInfo("attached", {{"server", config_.server}, {"address", address_}, {"name", config_.name}});
@@ -263,7 +273,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
   // Whole or not at all: whoever waits for the file reads it at once.
   void WriteReadyFile() {
     if (config_.ready_file.empty()) return;
-    nlohmann::ordered_json ready = {{"address", address_}, {"metrics_address", metrics_address_}, {"pid", getpid()}, {"name", config_.name}};
+    nlohmann::ordered_json ready = {
+        {"address", address_}, {"metrics_address", metrics_address_}, {"pid", getpid()}, {"name", config_.name}};
     const std::string part = config_.ready_file + ".part";
     std::ofstream(part) << ready.dump() << "\n";
     std::error_code error;
@@ -386,7 +397,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(WorkerConfig config) {
-  SetComputeThreads(config.threads == 0 ? static_cast<int>(std::max(1u, std::thread::hardware_concurrency())) : static_cast<int>(config.threads));
+  SetComputeThreads(config.threads == 0 ? static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))
+                                        : static_cast<int>(config.threads));
   auto worker = std::make_unique<WorkerImpl>(std::move(config));
   if (absl::Status status = worker->Listen(); !status.ok()) return status;
   worker->Run();

@@ -61,16 +61,20 @@ void FeedQueue::Add(FeedId id, RowBatch rows) {
   feed.waits = false;
   const uint64_t bytes = rows.Bytes();
   if (feed.used >= feed.quota || feed.ended) {
-    Fault(feed, {"PROTOCOL", feed.ended ? "rows after the end of the feed" : absl::StrCat("rows beyond the credit of ", feed.quota, " bytes"), false, {}});
+    Fault(feed, {"PROTOCOL",
+                 feed.ended ? "rows after the end of the feed" : absl::StrCat("rows beyond the credit of ", feed.quota, " bytes"),
+                 false,
+                 {}});
     return;
   }
   const BatchId batch = rows.batch.id;
   auto [entry, added] = batches_.try_emplace(batch);
   if (!added && entry->second.rows->batch.fingerprint != rows.batch.fingerprint) {
-    Fault(feed, {"FINGERPRINT_DIFFERS",
-                 absl::StrCat("two tasks sent different rows as batch ", batch.seq, " of partition ", batch.partition, " of epoch ", batch.epoch),
-                 false,
-                 {{"partition", absl::StrCat(batch.partition)}, {"seq", absl::StrCat(batch.seq)}}});
+    Fault(feed,
+          {"FINGERPRINT_DIFFERS",
+           absl::StrCat("two tasks sent different rows as batch ", batch.seq, " of partition ", batch.partition, " of epoch ", batch.epoch),
+           false,
+           {{"partition", absl::StrCat(batch.partition)}, {"seq", absl::StrCat(batch.seq)}}});
     return;
   }
   entry->second.feeds.insert(id);

@@ -53,8 +53,8 @@ class FeedQueue {
   void Serve(std::shared_ptr<const RunSpec> spec);  // welcomes the feeds that wait, and those that come
   void Suspend();                                   // the session is gone: feeds that come wait for the next one
   std::vector<Batch> TakeUnclaimed(size_t max);
-  void Unclaim(const BatchId& id);  // no effect on a batch that is not here
-  void UnclaimAll(const std::set<BatchId>& keep);  // all but these
+  void Unclaim(const BatchId& id);                                // no effect on a batch that is not here
+  void UnclaimAll(const std::set<BatchId>& keep);                 // all but these
   std::shared_ptr<const RowBatch> Find(const BatchId& id) const;  // null: not here
   void LeaveQueue(const BatchId& id);
   void Acknowledge(const BatchId& id, Outcome outcome, uint64_t version, const std::string& reason);
@@ -78,11 +78,11 @@ class FeedQueue {
     uint32_t partition = 0;
     absl::Time since;
     bool welcomed = false;
-    bool waits = false;   // flushed, and nothing came since
+    bool waits = false;  // flushed, and nothing came since
     bool ended = false;
-    bool closing = false;  // the last word was said
-    uint64_t quota = 0;    // credit at Welcome
-    uint64_t used = 0;     // bytes in the queue
+    bool closing = false;       // the last word was said
+    uint64_t quota = 0;         // credit at Welcome
+    uint64_t used = 0;          // bytes in the queue
     std::set<BatchId> batches;  // that it waits for
   };
   struct Entry {

@@ -48,8 +48,8 @@ std::string TypeText(const ColumnSpec& column) {
 FeedFault Fault(const RowBatch& rows, std::string column, std::string expected, std::string found) {
   FeedFault fault;
   fault.reason = "BAD_ROWS";
-  fault.message = absl::StrCat("column \"", column, "\": expected ", expected, ", found ", found, " (partition ", rows.batch.id.partition, ", batch ",
-                               rows.batch.id.seq, ", first row id ", rows.first_row_id, ")");
+  fault.message = absl::StrCat("column \"", column, "\": expected ", expected, ", found ", found, " (partition ", rows.batch.id.partition,
+                               ", batch ", rows.batch.id.seq, ", first row id ", rows.first_row_id, ")");
   fault.metadata = {{"column", std::move(column)},
                     {"expected", std::move(expected)},
                     {"found", std::move(found)},

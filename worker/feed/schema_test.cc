@@ -24,7 +24,8 @@ TEST(SchemaTest, ReadsNamesTypesAndShapes) {
 }
 
 TEST(SchemaTest, RefusesWhatIsNoSchema) {
-  for (const char* text : {"", "tokens", "tokens:int33", ":int32", "a:int32[", "a:int32[0]", "a:int32[-1]", "a:float32[99999999x99999999x9]"}) {
+  for (const char* text :
+       {"", "tokens", "tokens:int33", ":int32", "a:int32[", "a:int32[0]", "a:int32[-1]", "a:float32[99999999x99999999x9]"}) {
     EXPECT_FALSE(ParseSchema(text).ok()) << text;
   }
 }

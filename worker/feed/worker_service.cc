@@ -145,8 +145,8 @@ class FeedReactor final : public grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDow
     const v1::FeedUp::Open& open = up_.open();
     if (open.hello().protocol() != kProtocol) {
       Fault({"PROTOCOL_DIFFERS",
-             absl::StrCat("the client (release ", open.hello().release(), ") speaks protocol ", open.hello().protocol(), ", this worker (release ", kVersion,
-                          ") protocol ", kProtocol, ": install the same major release on both sides"),
+             absl::StrCat("the client (release ", open.hello().release(), ") speaks protocol ", open.hello().protocol(),
+                          ", this worker (release ", kVersion, ") protocol ", kProtocol, ": install the same major release on both sides"),
              false,
              {}});
       return false;
@@ -162,7 +162,8 @@ class FeedReactor final : public grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDow
       absl::MutexLock lock(&mu_);
       open_schema_ = open.schema();
     }
-    LogInfo("feed opened", {{"run", open.run()}, {"epoch", absl::StrCat(epoch_)}, {"partition", absl::StrCat(partition_)}, {"attempt", open.attempt()}});
+    LogInfo("feed opened",
+            {{"run", open.run()}, {"epoch", absl::StrCat(epoch_)}, {"partition", absl::StrCat(partition_)}, {"attempt", open.attempt()}});
     queue_ = *std::move(queue);
     feed_ = queue_->Open(this, epoch_, partition_, absl::Now());
     return true;
@@ -287,7 +288,9 @@ class WorkerService final : public v1::Worker::CallbackService {
  public:
   WorkerService(WorkerRuns* runs, WorkerMetrics* metrics) : runs_(runs), metrics_(metrics) {}
 
-  grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDown>* Feed(grpc::CallbackServerContext*) override { return new FeedReactor(runs_, metrics_); }
+  grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDown>* Feed(grpc::CallbackServerContext*) override {
+    return new FeedReactor(runs_, metrics_);
+  }
 
   grpc::ServerWriteReactor<v1::ResidualTensor>* Residuals(grpc::CallbackServerContext*, const v1::RunRef* run) override {
     return new ResidualReactor(runs_->ResidualsOf(run->run()));

@@ -1,5 +1,5 @@
-// The gRPC side of ballast.v1.Worker: converts, hands over to the run's FeedQueue, writes what comes back. One reactor a feed, which deletes
-// itself when its stream is done. No rule of the protocol is here.
+// The gRPC side of ballast.v1.Worker: converts, hands over to the run's FeedQueue, writes what comes back. One reactor a feed, which
+// deletes itself when its stream is done. No rule of the protocol is here.
 //
 // Threads: gRPC's callback threads and whoever calls FeedOutlet; a reactor's lock is always taken after a FeedQueue's.
 // Limits: a message of Rows holds at most kBatchBytesMax of columns; a task that does not read its answers is cut off after

@@ -17,8 +17,8 @@ absl::Status ReadValues(const ChunkView& chunk, absl::Span<const TensorSpec> ten
     const uint64_t elements = store->elements(block.tensor);
     const bool integer = store->dtype(block.tensor) == DType::kI64;
     if (block.first > elements || block.count > elements - block.first || integer != (block.codec == Codec::kI64)) {
-      return absl::InvalidArgumentError(absl::StrCat("values of ", tensors[block.tensor].name, " that do not fit: ", block.count, " from ", block.first,
-                                                     " of ", elements));
+      return absl::InvalidArgumentError(absl::StrCat("values of ", tensors[block.tensor].name, " that do not fit: ", block.count, " from ",
+                                                     block.first, " of ", elements));
     }
     if (integer) {
       std::memcpy(store->I64(block.tensor).data() + block.first, bytes[i].data(), bytes[i].size());

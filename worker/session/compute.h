@@ -29,7 +29,7 @@ class Compute {
   using InitialValues = std::function<absl::Status(const Model& model, ParameterStore* out)>;
   struct Options {
     std::shared_ptr<const RunSpec> spec;
-    LoadModel load;           // first thing that the thread does; may block
+    LoadModel load;  // first thing that the thread does; may block
     InitialValues initial;
     ContributionEncoder* encoder = nullptr;
     Residuals* residuals = nullptr;

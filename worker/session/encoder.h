@@ -32,8 +32,8 @@ class ContributionEncoder final : public ContributionSink {
   using Ready = std::function<void(const std::shared_ptr<Outgoing>& contribution, uint32_t shard)>;
 
   // `spec`, `residuals` and `metrics` outlive the encoder; metrics may be null.
-  ContributionEncoder(const RunSpec* spec, uint64_t generation, Layout layout, uint32_t shards, Residuals* residuals, WorkerMetrics* metrics,
-                      Ready ready);
+  ContributionEncoder(const RunSpec* spec, uint64_t generation, Layout layout, uint32_t shards, Residuals* residuals,
+                      WorkerMetrics* metrics, Ready ready);
   ~ContributionEncoder() override;
 
   // `exact`: every tensor in full precision and without a residual (initial weights).

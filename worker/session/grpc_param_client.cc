@@ -27,7 +27,8 @@ using Payload = std::shared_ptr<const std::string>;
 
 // The transport holds a reference until the bytes have left.
 grpc::Slice SharedSlice(const Payload& payload) {
-  return grpc::Slice(const_cast<char*>(payload->data()), payload->size(), [](void* p) { delete static_cast<Payload*>(p); }, new Payload(payload));
+  return grpc::Slice(
+      const_cast<char*>(payload->data()), payload->size(), [](void* p) { delete static_cast<Payload*>(p); }, new Payload(payload));
 }
 
 grpc::ByteBuffer Buffer(const Outgoing::Chunk& chunk) {
@@ -114,7 +115,8 @@ class PushStream final : public RawStream {
 
   // NONFINITE, TOO_LARGE, STALE_GENERATION, STOPPED: the same bytes would be refused again.
   static bool Passing(const std::string& error) {
-    return error == "NO_RUN" || error == "OUT_OF_ORDER" || error == "BAD_CHECKSUM" || error == "UNAVAILABLE" || error == "RESOURCE_EXHAUSTED";
+    return error == "NO_RUN" || error == "OUT_OF_ORDER" || error == "BAD_CHECKSUM" || error == "UNAVAILABLE" ||
+           error == "RESOURCE_EXHAUSTED";
   }
 
   ParamEvents* const events_;
@@ -171,7 +173,8 @@ class PullStream final : public RawStream {
     if (metrics_ != nullptr) metrics_->Received(WireMethod::kPull, bytes.size());
     const absl::Status status = Take(bytes);
     if (status.ok()) return;
-    LogError("values from a server are not usable; they are pulled again", {{"server", absl::StrCat(shard_)}, {"error", std::string(status.message())}});
+    LogError("values from a server are not usable; they are pulled again",
+             {{"server", absl::StrCat(shard_)}, {"error", std::string(status.message())}});
     Restart();
   }
 
@@ -186,7 +189,8 @@ class PullStream final : public RawStream {
     }
     if (!chunk->head.last) return absl::OkStatus();
     if (received_ != blocks_ || chunk->head.version < min_version_) {
-      return absl::DataLossError(absl::StrCat(received_, " of ", blocks_, " blocks of version ", chunk->head.version, ", asked for ", min_version_));
+      return absl::DataLossError(
+          absl::StrCat(received_, " of ", blocks_, " blocks of version ", chunk->head.version, ", asked for ", min_version_));
     }
     store_ = nullptr;  // before the event: the session may reuse the store as soon as nobody else holds it
     events_->OnPulled(shard_, chunk->head.version);
@@ -206,7 +210,8 @@ class PullStream final : public RawStream {
 
 class GrpcParamClient final : public ParamClient {
  public:
-  GrpcParamClient(GrpcParamClientOptions options, Cluster* cluster, ParamEvents* events, WorkerMetrics* metrics) : options_(std::move(options)) {
+  GrpcParamClient(GrpcParamClientOptions options, Cluster* cluster, ParamEvents* events, WorkerMetrics* metrics)
+      : options_(std::move(options)) {
     for (uint32_t shard = 0; shard < options_.shards; ++shard) {
       push_.push_back(std::make_unique<PushStream>(cluster, shard, &cq_, events, metrics));
       pull_.push_back(std::make_unique<PullStream>(cluster, shard, &cq_, &options_, events, metrics));
@@ -277,7 +282,8 @@ class GrpcParamClient final : public ParamClient {
 
 }  // namespace
 
-std::unique_ptr<ParamClient> MakeGrpcParamClient(GrpcParamClientOptions options, Cluster* cluster, ParamEvents* events, WorkerMetrics* metrics) {
+std::unique_ptr<ParamClient> MakeGrpcParamClient(GrpcParamClientOptions options, Cluster* cluster, ParamEvents* events,
+                                                 WorkerMetrics* metrics) {
   return std::make_unique<GrpcParamClient>(std::move(options), cluster, events, metrics);
 }
 

@@ -25,7 +25,8 @@ struct GrpcParamClientOptions {
 };
 
 // `cluster`, `events` and `metrics` outlive the client. Destroying it cancels the streams and waits for its thread.
-std::unique_ptr<ParamClient> MakeGrpcParamClient(GrpcParamClientOptions options, Cluster* cluster, ParamEvents* events, WorkerMetrics* metrics);
+std::unique_ptr<ParamClient> MakeGrpcParamClient(GrpcParamClientOptions options, Cluster* cluster, ParamEvents* events,
+                                                 WorkerMetrics* metrics);
 
 }  // namespace ballast
 

@@ -23,7 +23,9 @@ class Mailbox {
   // Everything that was posted; waits for it until `deadline`.
   std::deque<std::function<void()>> Take(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_) {
     absl::MutexLock lock(&mu_);
-    mu_.AwaitWithDeadline(absl::Condition(+[](Mailbox* self) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !self->closures_.empty(); }, this), deadline);
+    mu_.AwaitWithDeadline(absl::Condition(
+                              +[](Mailbox* self) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !self->closures_.empty(); }, this),
+                          deadline);
     return std::exchange(closures_, {});
   }
 

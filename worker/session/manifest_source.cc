@@ -52,7 +52,8 @@ absl::Status PullShard(Cluster* cluster, uint32_t shard, const RunDefinition& ru
   want.set_number(1);
   want.set_codec(v1::CODEC_FP32);
   want.set_manifest(version);
-  size_t left = static_cast<size_t>(std::count_if(run.layout.begin(), run.layout.end(), [shard](const Block& b) { return b.shard == shard; }));
+  size_t left =
+      static_cast<size_t>(std::count_if(run.layout.begin(), run.layout.end(), [shard](const Block& b) { return b.shard == shard; }));
   absl::Status status;
   bool last = !stream->Write(want);
   v1::Chunk chunk;
@@ -68,7 +69,9 @@ absl::Status PullShard(Cluster* cluster, uint32_t shard, const RunDefinition& ru
   const grpc::Status end = stream->Finish();
   if (!status.ok()) return absl::DataLossError(absl::StrCat("server ", shard, ": ", std::string(status.message())));
   if (!end.ok() && !(last && left == 0)) return FromGrpc(end);
-  if (left > 0) return absl::DataLossError(absl::StrCat("server ", shard, " left out ", left, " blocks of version ", version, " of run ", run.spec.name));
+  if (left > 0)
+    return absl::DataLossError(
+        absl::StrCat("server ", shard, " left out ", left, " blocks of version ", version, " of run ", run.spec.name));
   return absl::OkStatus();
 }
 

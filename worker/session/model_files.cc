@@ -28,7 +28,8 @@ namespace fs = std::filesystem;
 constexpr std::chrono::minutes kDownloadLimit(10);
 
 bool IsDigest(absl::string_view text) {
-  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  return text.size() == 64 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 }  // namespace
@@ -84,7 +85,8 @@ absl::StatusOr<std::string> ModelFiles::Download(const std::string& sha256) {
     bytes += piece.data();
   }
   if (const grpc::Status status = reader->Finish(); !status.ok()) return FromGrpc(status);
-  if (Sha256Hex(bytes) != sha256) return absl::DataLossError(absl::StrCat("the bytes that came as artifact ", sha256, " have another digest"));
+  if (Sha256Hex(bytes) != sha256)
+    return absl::DataLossError(absl::StrCat("the bytes that came as artifact ", sha256, " have another digest"));
   return bytes;
 }
 

@@ -34,10 +34,10 @@ class RawStream {
   RawStream(const RawStream&) = delete;
   RawStream& operator=(const RawStream&) = delete;
 
-  void Connect();           // no effect unless it is down and no alarm is set
-  void Pump();              // there may be something to write
-  void Restart();           // break it and open it again at once
-  void Close();             // for good; idle() becomes true when the last operation came back
+  void Connect();  // no effect unless it is down and no alarm is set
+  void Pump();     // there may be something to write
+  void Restart();  // break it and open it again at once
+  void Close();    // for good; idle() becomes true when the last operation came back
   bool idle() const { return pending_ == 0; }
   void OnEvent(Op op, bool ok);
   void PumpAfter(absl::Duration delay);  // once

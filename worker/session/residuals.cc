@@ -10,7 +10,11 @@
 namespace ballast {
 
 Residuals::Residuals(const RunSpec& spec, const Layout& layout)
-    : codec_(spec.push_codec), lossy_(spec.push_codec != Codec::kFp32), layout_(layout), tensors_(spec.tensors.size()), norm2_(layout.size(), 0.0) {
+    : codec_(spec.push_codec),
+      lossy_(spec.push_codec != Codec::kFp32),
+      layout_(layout),
+      tensors_(spec.tensors.size()),
+      norm2_(layout.size(), 0.0) {
   if (!lossy_) return;
   for (size_t i = 0; i < spec.tensors.size(); ++i) {
     if (spec.tensors[i].rule == UpdateRule::kOpt) tensors_[i].assign(spec.tensors[i].Elements(), 0.0f);

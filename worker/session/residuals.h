@@ -26,8 +26,8 @@ class Residuals {
   void BeginContribution();  // what was encoded before stands
   // Encodes block `block` of the layout; `grad` are its elements. REQUIRES an OPT tensor.
   void Encode(size_t block, absl::Span<const float> grad, absl::Span<char> out);
-  void Undo();   // everything since BeginContribution; the second call does nothing
-  void Reset();  // zero
+  void Undo();          // everything since BeginContribution; the second call does nothing
+  void Reset();         // zero
   double Norm() const;  // L2, all tensors
 
   // Copies elements [first, first + out.size()) of a tensor. Returns how many it has; 0: the tensor carries none.

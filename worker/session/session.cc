@@ -103,7 +103,8 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
       if (absl::Now() >= reopen_at_ && !stop_) OpenStream();
     }
     options_.queue->Suspend();
-    if (!ended_) options_.queue->FaultAll({"WORKER_LEAVES", absl::StrCat("worker ", options_.worker, " does not serve this run any more"), true, {}});
+    if (!ended_)
+      options_.queue->FaultAll({"WORKER_LEAVES", absl::StrCat("worker ", options_.worker, " does not serve this run any more"), true, {}});
     Hang(/*leave=*/true);
     if (leaving_ != nullptr) leaving_->Close(/*now=*/false);
     options_.queue->UnclaimAll({});
@@ -118,8 +119,11 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     callbacks.on_message = [this, mailbox, number](v1::WorkDown down) {
       mailbox->Post([this, number, down = std::move(down)] { OnDown(number, down); });
     };
-    callbacks.on_done = [this, mailbox, number](const grpc::Status& status) { mailbox->Post([this, number, status] { OnStreamDone(number, status); }); };
-    stream_ = WorkStream::Start([this](grpc::ClientContext* context, auto* reactor) { stub_->async()->Work(context, reactor); }, std::move(callbacks));
+    callbacks.on_done = [this, mailbox, number](const grpc::Status& status) {
+      mailbox->Post([this, number, status] { OnStreamDone(number, status); });
+    };
+    stream_ = WorkStream::Start([this](grpc::ClientContext* context, auto* reactor) { stub_->async()->Work(context, reactor); },
+                                std::move(callbacks));
     v1::WorkUp up;
     up.mutable_open()->mutable_hello()->set_protocol(kProtocol);
     up.mutable_open()->mutable_hello()->set_release(kVersion);
@@ -161,9 +165,9 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     const absl::Time now = absl::Now();
     if (now - last_log_ >= kLogEvery) {
       last_log_ = now;
-      LogWarning("no Work stream to server 0; it is opened again", {{"run", options_.run},
-                                                                    {"server", options_.cluster->control_address()},
-                                                                    {"error", std::string(FromGrpc(status).message())}});
+      LogWarning(
+          "no Work stream to server 0; it is opened again",
+          {{"run", options_.run}, {"server", options_.cluster->control_address()}, {"error", std::string(FromGrpc(status).message())}});
     }
     stream_ = nullptr;
     if (welcomed_.exchange(false) && core_ != nullptr && loaded_) {
@@ -185,7 +189,8 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     if (down.kind_case() == v1::WorkDown::kDecided && !down.decided().accepted()) return;  // not yet by every shard
     const absl::StatusOr<SessionMessage> message = FromProto(down);
     if (!message.ok()) {
-      LogError("a message of the coordinator is not understood", {{"run", options_.run}, {"error", std::string(message.status().message())}});
+      LogError("a message of the coordinator is not understood",
+               {{"run", options_.run}, {"error", std::string(message.status().message())}});
       return;
     }
     core_->OnMessage(*message);
@@ -200,8 +205,9 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
 
   void OnWelcome(const v1::WorkDown::Welcome& welcome) {
     if (welcome.hello().protocol() != kProtocol) {
-      return Ended(absl::StrCat("server 0 (release ", welcome.hello().release(), ") speaks protocol ", welcome.hello().protocol(), ", this worker (release ",
-                                kVersion, ") protocol ", kProtocol, ": install the same major release on both sides"));
+      return Ended(absl::StrCat("server 0 (release ", welcome.hello().release(), ") speaks protocol ", welcome.hello().protocol(),
+                                ", this worker (release ", kVersion, ") protocol ", kProtocol,
+                                ": install the same major release on both sides"));
     }
     absl::StatusOr<RunDefinition> run = FromProto(welcome.run());
     if (!run.ok()) return Ended(absl::StrCat("the run's definition is not usable: ", std::string(run.status().message())));
@@ -245,8 +251,8 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     encoder_ = std::make_unique<ContributionEncoder>(
         spec_.get(), definition_->generation, definition_->layout, shards, values, options_.metrics,
         [this](const std::shared_ptr<Outgoing>& contribution, uint32_t shard) { params_->Push(contribution, shard); });
-    core_ = std::make_unique<SessionCore>(SessionCore::Config{spec_, definition_->layout, shards}, this, options_.queue.get(), params_.get(), values,
-                                          options_.metrics);
+    core_ = std::make_unique<SessionCore>(SessionCore::Config{spec_, definition_->layout, shards}, this, options_.queue.get(),
+                                          params_.get(), values, options_.metrics);
     Compute::Options compute;
     compute.spec = spec_;
     compute.load = [this] { return LoadModel(); };

@@ -21,7 +21,8 @@ const Batch& InitBatch() {
 
 }  // namespace
 
-SessionCore::SessionCore(Config config, SessionPorts* ports, FeedQueue* queue, ParamClient* params, Residuals* residuals, WorkerMetrics* metrics)
+SessionCore::SessionCore(Config config, SessionPorts* ports, FeedQueue* queue, ParamClient* params, Residuals* residuals,
+                         WorkerMetrics* metrics)
     : config_(std::move(config)),
       ports_(ports),
       queue_(queue),
@@ -123,14 +124,13 @@ void SessionCore::On(const Done& done) {
   }
   if (done.conflict) {
     const auto rows = queue_->Find(done.batch.id);
-    LogError("a batch came with other rows than those that were trained", {{"run", config_.spec->name},
-                                                                           {"partition", absl::StrCat(done.batch.id.partition)},
-                                                                           {"seq", absl::StrCat(done.batch.id.seq)}});
+    LogError("a batch came with other rows than those that were trained",
+             {{"run", config_.spec->name}, {"partition", absl::StrCat(done.batch.id.partition)}, {"seq", absl::StrCat(done.batch.id.seq)}});
     queue_->FaultBatch(done.batch.id,
                        {"FINGERPRINT_DIFFERS",
                         absl::StrCat("epoch ", done.batch.id.epoch, ", partition ", done.batch.id.partition, ", batch ", done.batch.id.seq,
-                                     " was trained with other rows: fingerprint ", absl::Hex(done.trained_fingerprint, absl::kZeroPad16), ", now ",
-                                     absl::Hex(done.batch.fingerprint, absl::kZeroPad16),
+                                     " was trained with other rows: fingerprint ", absl::Hex(done.trained_fingerprint, absl::kZeroPad16),
+                                     ", now ", absl::Hex(done.batch.fingerprint, absl::kZeroPad16),
                                      ". The data of this run id changed, or its plan is not deterministic"),
                         false,
                         {{"partition", absl::StrCat(done.batch.id.partition)},
@@ -184,7 +184,8 @@ void SessionCore::On(const SkipLogged& logged) {
 }
 
 void SessionCore::On(const CloseSession& close) {
-  LogWarning("the coordinator closed the session", {{"run", config_.spec->name}, {"session", absl::StrCat(session_)}, {"reason", close.reason}});
+  LogWarning("the coordinator closed the session",
+             {{"run", config_.spec->name}, {"session", absl::StrCat(session_)}, {"reason", close.reason}});
   if (metrics_ != nullptr) metrics_->SessionLost();
   open_ = false;
   reset_ = true;
@@ -314,8 +315,8 @@ bool SessionCore::Full(const Work& work, uint64_t rows) const {
   return config_.spec->contribution_rows > 0 && work.rows + rows >= config_.spec->contribution_rows;
 }
 
-// The coordinator grants nothing beyond kInFlightMax; one more may wait here for its acceptance by every shard. An open step waits for every
-// batch that is granted, so this limit of bytes never holds back the step of a contribution that is undecided.
+// The coordinator grants nothing beyond kInFlightMax; one more may wait here for its acceptance by every shard. An open step waits for
+// every batch that is granted, so this limit of bytes never holds back the step of a contribution that is undecided.
 bool SessionCore::MayOpen(uint64_t step) const {
   if (works_.size() <= static_cast<size_t>(kInFlightMax)) return true;
   return std::any_of(works_.begin(), works_.end(), [step](const auto& entry) { return entry.second.step == step; });
@@ -487,7 +488,8 @@ void SessionCore::Recompute(Work& work) {
 }
 
 void SessionCore::Reset(const std::string& why) {
-  LogWarning("the session ends and another one is opened", {{"run", config_.spec->name}, {"session", absl::StrCat(session_)}, {"reason", why}});
+  LogWarning("the session ends and another one is opened",
+             {{"run", config_.spec->name}, {"session", absl::StrCat(session_)}, {"reason", why}});
   reset_ = true;
   leave_ = open_;
   open_ = false;

@@ -62,8 +62,9 @@ class SessionPorts {
   virtual void Submit(const Submission& submission) = 0;
   virtual void Skip(const Batch& batch, const std::string& reason) = 0;
   virtual void Status(bool blocked, uint64_t rows_done) = 0;
-  virtual void Reopen(uint64_t resume, bool leave) = 0;  // leave: say so on the stream that is still open. With back-off; answered by OnWelcome
-  virtual void Ended(const std::string& reason) = 0;     // the run stopped; nothing is sent any more
+  virtual void Reopen(uint64_t resume,
+                      bool leave) = 0;  // leave: say so on the stream that is still open. With back-off; answered by OnWelcome
+  virtual void Ended(const std::string& reason) = 0;  // the run stopped; nothing is sent any more
   // ---- compute; one job at a time, answered by OnComputed
   virtual void Compute(ComputeJob job) = 0;
   virtual absl::Time Now() = 0;
@@ -103,13 +104,13 @@ class SessionCore {
     double residual_norm = 0;
     std::shared_ptr<Outgoing> bytes;
     std::vector<std::optional<Receipt>> receipts;
-    bool finish_now = false;        // takes no more batches
-    bool closed = false;            // all its bytes are encoded
+    bool finish_now = false;  // takes no more batches
+    bool closed = false;      // all its bytes are encoded
     bool submitted = false;
     bool initial = false;
-    std::string refused;            // by a shard, before it was closed
-    std::set<BatchId> unanswered;   // claimed again after a lost stream
-    bool done_in_part = false;      // some of those are decided
+    std::string refused;           // by a shard, before it was closed
+    std::set<BatchId> unanswered;  // claimed again after a lost stream
+    bool done_in_part = false;     // some of those are decided
   };
   struct Step {
     std::deque<Batch> granted;
@@ -172,10 +173,10 @@ class SessionCore {
   uint64_t session_ = 0;
   uint64_t last_counter_ = 0;
   bool open_ = false;
-  bool lost_ = false;    // the stream broke: settle, then open another one that resumes
-  bool reset_ = false;   // the session ends: settle, drop everything, then open another one
-  bool leave_ = false;   // ... saying so
-  std::string ended_;    // not empty: the run stopped
+  bool lost_ = false;   // the stream broke: settle, then open another one that resumes
+  bool reset_ = false;  // the session ends: settle, drop everything, then open another one
+  bool leave_ = false;  // ... saying so
+  std::string ended_;   // not empty: the run stopped
   bool was_ended_ = false;
   std::string unusable_;
 
@@ -185,15 +186,15 @@ class SessionCore {
   std::map<uint64_t, Step> steps_;   // with granted batches that are not computed
   std::set<uint64_t> flushed_;       // steps whose contribution takes no more batches
   std::optional<Grant> initial_grant_;
-  size_t claims_ = 0;                // unanswered
+  size_t claims_ = 0;                     // unanswered
   std::map<BatchId, std::string> skips_;  // sent, not logged yet
 
   bool computing_ = false;
   std::optional<Batch> job_batch_;
   bool job_finishes_ = false;
 
-  Values front_;  // what the Model computes from
-  Values back_;   // what pulls fill
+  Values front_;                 // what the Model computes from
+  Values back_;                  // what pulls fill
   std::vector<uint64_t> asked_;  // by shard: the version of the outstanding pull, else 0
 
   uint64_t rows_done_ = 0;

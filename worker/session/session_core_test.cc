@@ -19,8 +19,11 @@ class Task final : public FeedOutlet {
   void Welcome(std::shared_ptr<const RunSpec>, uint64_t) override {}
   void Credit(uint64_t) override {}
   void Ack(uint64_t seq, Outcome outcome, uint64_t version, const std::string& reason) override {
-    acks.push_back(absl::StrCat(seq, outcome == Outcome::kTrained ? " trained v" : outcome == Outcome::kDuplicate ? " duplicate v" : " skipped v", version,
-                                reason.empty() ? "" : " ", reason));
+    acks.push_back(absl::StrCat(seq,
+                                outcome == Outcome::kTrained     ? " trained v"
+                                : outcome == Outcome::kDuplicate ? " duplicate v"
+                                                                 : " skipped v",
+                                version, reason.empty() ? "" : " ", reason));
   }
   void Fault(const FeedFault& fault) override { faults.push_back(fault); }
   void Finish() override {}
@@ -31,7 +34,9 @@ class Task final : public FeedOutlet {
 class Params final : public ParamClient {
  public:
   void Push(const std::shared_ptr<Outgoing>&, uint32_t) override {}
-  void PushAgain(const std::shared_ptr<Outgoing>& contribution, uint32_t shard) override { pushed_again.emplace_back(contribution->uid(), shard); }
+  void PushAgain(const std::shared_ptr<Outgoing>& contribution, uint32_t shard) override {
+    pushed_again.emplace_back(contribution->uid(), shard);
+  }
   void Forget(const Uid& uid) override { forgotten.push_back(uid); }
   void Pull(uint32_t shard, uint64_t min_version, std::shared_ptr<ParameterStore>) override { pulls.emplace_back(shard, min_version); }
   std::vector<std::pair<Uid, uint32_t>> pushed_again;
