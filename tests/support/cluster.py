@@ -109,7 +109,7 @@ class Process:
     def metrics(self) -> dict[str, float]:
         """Samples of /metrics: {'name{label="x"}': value}."""
         text = urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5).read().decode()
-        return {m[1]: float(m[2]) for m in re.finditer(r"^([a-zA-Z_:][^ #]*(?: [^ ]*\})?) ([^ ]+)$", text, re.M)}
+        return {m[1]: float(m[2]) for m in re.finditer(r"^([a-zA-Z_:].*) ([^ ]+)$", text, re.M)}
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of `name` whose labels include `labels`."""

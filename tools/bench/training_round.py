@@ -19,7 +19,7 @@ from tools.bench.cluster import pids
 from tools.demo_job.job import ctl, scrape, total
 
 POLL_S = 0.1
-BYTES = {"push": "ballast_worker_push_bytes_total", "push as fp32": "ballast_worker_push_fp32_bytes_total", "pull": "ballast_worker_pull_bytes_total"}
+BYTES = {"push": "ballast_push_sent_bytes_total", "push as fp32": "ballast_push_fp32_bytes_total", "pull": "ballast_pull_received_bytes_total"}
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,9 @@ def total(samples: list[dict[str, float]], name: str, *labels: str) -> float:
 
 def wire_summary(cluster: dict[str, Any]) -> str:
     workers = [scrape(p["metrics_address"]) for p in cluster["processes"] if p["name"].startswith("worker")]
-    sent = total(workers, "ballast_worker_push_bytes_total")
-    fp32 = total(workers, "ballast_worker_push_fp32_bytes_total")
-    pulled = total(workers, "ballast_worker_pull_bytes_total")
+    sent = total(workers, "ballast_push_sent_bytes_total")
+    fp32 = total(workers, "ballast_push_fp32_bytes_total")
+    pulled = total(workers, "ballast_pull_received_bytes_total")
     return (
         f"gradients {sent / 1e6:,.1f} MB on the wire, {fp32 / 1e6:,.1f} MB as fp32: {fp32 / max(sent, 1):.1f} times fewer; "
         f"parameters pulled {pulled / 1e6:,.1f} MB"
