@@ -213,7 +213,10 @@ absl::Status Follower::OnWelcome(const v1::ShardDown& message) {
   }
   LogInfo("following server 0", {{"coordinator", options_.coordinator}, {"incarnation", absl::StrCat(welcome.coordinator_incarnation())}});
   said_unreachable_ = false;
-  if (!std::exchange(said_ready_, true)) options_.ready();
+  opener_thread_.Post([this, runs = welcome.runs()] {
+    runs_due_ = runs;
+    if (runs == 0) SayReady();
+  });
   return absl::OkStatus();
 }
 
@@ -267,6 +270,11 @@ void Follower::Open(uint64_t connection, const v1::Run& proto) {
     }
   }
   Announce(connection, name);
+  if (runs_due_ > 0 && --runs_due_ == 0) SayReady();
+}
+
+void Follower::SayReady() {
+  if (!std::exchange(said_ready_, true)) options_.ready();
 }
 
 void Follower::Close(const std::string& run, bool remove) {

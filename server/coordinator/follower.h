@@ -40,7 +40,7 @@ class Follower {
     uint64_t incarnation = 1;
     std::string address;  // of this server, for workers
     std::string metrics_address;
-    std::function<void()> ready;  // server 0 has taken this server in; called once, from the loop thread
+    std::function<void()> ready;  // every run that server 0 named at its welcome is open; called once, from the opener thread
     std::function<void(const absl::Status&)>
         fatal;  // refused by the cluster (FailedPrecondition), or a shard failed: the process must stop
   };
@@ -59,7 +59,8 @@ class Follower {
   absl::Status FollowOnce();
   absl::Status OnWelcome(const v1::ShardDown& message);
   void OnMessage(uint64_t connection, const v1::ShardDown& message);
-  void Open(uint64_t connection, const v1::Run& run);  // opener thread, as the next two
+  void Open(uint64_t connection, const v1::Run& run);  // opener thread, as the next three
+  void SayReady();
   void Close(const std::string& run, bool remove);
   void Announce(uint64_t connection, const std::string& run);
   void Report(const std::string& run, v1::ShardUp message) ABSL_LOCKS_EXCLUDED(mu_);
@@ -71,7 +72,8 @@ class Follower {
   RunTable* const runs_;
 
   std::unique_ptr<v1::Control::Stub> stub_;
-  bool said_unreachable_ = false;  // loop thread, as the next
+  bool said_unreachable_ = false;  // loop thread
+  uint32_t runs_due_ = 0;          // opener thread, as the next: OpenRun messages that are missing until this server is ready
   bool said_ready_ = false;
 
   absl::Mutex mu_;

@@ -370,6 +370,7 @@ void Runner::OpenFollow(StreamId stream, const std::shared_ptr<Peer<v1::ShardDow
   welcome.mutable_welcome()->set_coordinator_incarnation(options_.incarnation);
   welcome.mutable_welcome()->set_cluster_id(options_.cluster_id);
   welcome.mutable_welcome()->set_servers(options_.servers);
+  welcome.mutable_welcome()->set_runs(hosts_.size());
   peer->Send(std::move(welcome));
   for (auto& [name, host] : hosts_) {
     host->OnShardLost(open.index());  // an earlier connection that nobody saw end

@@ -6,7 +6,8 @@
 //   server->Shutdown(...);  plane.Stop();
 //
 // Limits: a Push stream whose run's queue is full is not read until there is room, so HTTP/2 flow control holds the sender back and nothing
-// is refused in the middle of a contribution; a Pull stream takes kWantsMax wants at a time; one chunk at a time is on its way per stream.
+// is refused in the middle of a contribution; a stream that names a run that is not open yet waits kUnknownRunWait for it; a Pull stream
+// takes kWantsMax wants at a time; one chunk at a time is on its way per stream.
 //
 // Threads: Register, Start, Stop from the server's main thread. Callbacks of shards may come from any thread and after Stop: the data plane
 // must outlive the shards.
@@ -19,6 +20,7 @@
 #include <set>
 #include <thread>
 
+#include "absl/time/time.h"
 #include "ballast/v1/shard.grpc.pb.h"
 #include "server/data_plane/cq_inbox.h"
 #include "server/mailbox.h"
@@ -26,6 +28,10 @@
 #include "server/run_table.h"
 
 namespace ballast {
+
+// A run that this server does not hold may be on its way: created a moment ago, or still being recovered. A stream that names it is held
+// back for so long before it hears NO_RUN.
+inline constexpr absl::Duration kUnknownRunWait = absl::Seconds(5);
 
 using RawShardService = v1::Shard::WithRawMethod_Push<v1::Shard::WithRawMethod_Pull<v1::Shard::Service>>;
 

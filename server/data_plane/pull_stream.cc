@@ -14,6 +14,8 @@
 namespace ballast {
 namespace {
 
+constexpr int64_t kUnknownRetryMs = 10;
+
 // Which pieces hold a block of a tensor that is asked for; all when none is named.
 std::vector<size_t> Select(const Encoding& encoding, const std::vector<uint32_t>& tensors) {
   std::vector<size_t> pieces;
@@ -91,7 +93,21 @@ void PullStream::AnswerNext() {
   answering_ = true;
   ++serial_;
   asked_ = absl::Now();
+  Answer();
+}
+
+void PullStream::Answer() {
+  if (plane_->runs->Find(wants_.front().run) == nullptr && absl::Now() - asked_ < kUnknownRunWait) {
+    OperationStarted();
+    retry_.Set(plane_->cq, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(kUnknownRetryMs, GPR_TIMESPAN)), &retried_);
+    return;
+  }
   if (absl::Status asked = Ask(wants_.front()); !asked.ok()) Finish(asked);
+}
+
+void PullStream::OnRetry(bool) {
+  if (!closing_) Answer();
+  OperationDone();
 }
 
 absl::Status PullStream::Ask(const Want& want) {

@@ -3,6 +3,7 @@
 #ifndef BALLAST_SERVER_DATA_PLANE_PULL_STREAM_H_
 #define BALLAST_SERVER_DATA_PLANE_PULL_STREAM_H_
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
 #include <cstdint>
@@ -32,12 +33,14 @@ class PullStream final : public StreamBase {
 
   void OnAccepted(bool ok);
   void OnRead(bool ok);
+  void OnRetry(bool ok);
   void OnWritten(bool ok);
   void OnCallDone(bool ok);  // the call ended, in whatever way
   void OnFinished(bool ok);
 
   void ReadNext();
   void AnswerNext();
+  void Answer();                       // the first want
   absl::Status Ask(const Want& want);  // the shard for values, or the checkpoint reader
   void OnEncoding(uint64_t serial, absl::StatusOr<std::shared_ptr<const Encoding>> encoding);
   void SendChunk();
@@ -47,9 +50,10 @@ class PullStream final : public StreamBase {
 
   grpc::ServerContext context_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream_{&context_};
-  MemberEvent<PullStream> accepted_{this, &PullStream::OnAccepted}, read_{this, &PullStream::OnRead},
+  MemberEvent<PullStream> accepted_{this, &PullStream::OnAccepted}, read_{this, &PullStream::OnRead}, retried_{this, &PullStream::OnRetry},
       written_{this, &PullStream::OnWritten}, call_done_{this, &PullStream::OnCallDone}, finished_{this, &PullStream::OnFinished};
 
+  grpc::Alarm retry_;
   grpc::ByteBuffer incoming_;
   std::deque<Want> wants_;  // the first is being answered when `answering_`
   bool answering_ = false;

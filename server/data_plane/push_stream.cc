@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "core/status.h"
 #include "proto/status.h"
 
@@ -11,6 +12,7 @@ namespace ballast {
 namespace {
 
 constexpr int64_t kRetryMs = 2;  // the owner thread takes about this long for a chunk of 1 MiB
+constexpr int64_t kUnknownRetryMs = 10;
 
 }  // namespace
 
@@ -62,6 +64,7 @@ void PushStream::OnRead(bool ok) {
     if (split->codec_bytes[codec] > 0) plane_->metrics->PushBytes(static_cast<Codec>(codec), split->codec_bytes[codec]);
   }
   offered_ = *std::move(split);
+  offered_at_ = absl::Now();
   Offer();
   ReadNext();
   OperationDone();
@@ -71,6 +74,7 @@ void PushStream::Offer() {
   SplitChunk& chunk = *offered_;
   const std::shared_ptr<OpenRun> run = plane_->runs->Find(chunk.run);
   if (run == nullptr) {
+    if (absl::Now() - offered_at_ < kUnknownRunWait) return OfferAgain(kUnknownRetryMs);
     Refuse(chunk, "NO_RUN", absl::StrCat("server ", plane_->server, " holds no run \"", chunk.run, "\""));
     return offered_.reset();
   }
@@ -89,9 +93,7 @@ void PushStream::Offer() {
                                               });
   if (absl::IsResourceExhausted(taken)) {  // `chunk` is as it was
     plane_->metrics->PushHeldBack();
-    OperationStarted();
-    retry_.Set(plane_->cq, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(kRetryMs, GPR_TIMESPAN)), &retried_);
-    return;
+    return OfferAgain(kRetryMs);
   }
   if (!taken.ok()) {
     Refuse(chunk, "STOPPED", std::string(taken.message()));
@@ -99,6 +101,11 @@ void PushStream::Offer() {
     awaited_.insert(uid);
   }
   offered_.reset();
+}
+
+void PushStream::OfferAgain(int64_t after_ms) {
+  OperationStarted();
+  retry_.Set(plane_->cq, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(after_ms, GPR_TIMESPAN)), &retried_);
 }
 
 void PushStream::OnRetry(bool) {

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 
+#include "absl/time/time.h"
 #include "core/record/chunk.h"
 #include "server/data_plane/chunk_split.h"
 #include "server/data_plane/cq_inbox.h"
@@ -36,7 +37,8 @@ class PushStream final : public StreamBase {
   void OnFinished(bool ok);
 
   void ReadNext();
-  void Offer();  // hands `offered_` to its shard, or holds it until the queue has room
+  void Offer();  // hands `offered_` to its shard, or holds it until the queue has room or the run is open
+  void OfferAgain(int64_t after_ms);
   void OnResult(const std::string& run, const PushResult& result);
   void Refuse(const SplitChunk& chunk, absl::string_view error, std::string detail);
   void Reply(const PushReply& reply);
@@ -52,6 +54,7 @@ class PushStream final : public StreamBase {
 
   grpc::ByteBuffer incoming_;
   std::optional<SplitChunk> offered_;
+  absl::Time offered_at_;
   std::set<Uid> awaited_;       // handed over as a whole, result not there yet
   std::optional<Uid> refused_;  // newest one that was refused: its other chunks get no second result
   std::deque<std::string> replies_;
