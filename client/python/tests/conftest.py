@@ -12,6 +12,8 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # peer.py
+# PySpark forks to start its JVM. In a process with Python gRPC servers (the peers of these tests) gRPC's own fork handlers may abort the child.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @pytest.fixture(scope="module")

@@ -253,4 +253,4 @@ class Peer:
 
     def __exit__(self, *_: Any) -> None:
         for server in self._servers:
-            server.stop(0)
+            server.stop(0).wait()

@@ -77,7 +77,7 @@ def servers() -> Iterator[list[Server]]:
     both[0].addresses = [s.address for s in both]
     yield both
     for s in both:
-        s.server.stop(0)
+        s.server.stop(0).wait()
 
 
 def test_state_dict_has_the_modules_dtypes_and_every_name(servers: list[Server]) -> None:

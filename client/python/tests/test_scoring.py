@@ -58,7 +58,7 @@ class Inference:
 def serving() -> Any:
     inference = Inference()
     yield inference
-    inference.server.stop(0)
+    inference.server.stop(0).wait()
 
 
 @pytest.fixture(scope="module")
