@@ -25,13 +25,17 @@ void Checkpoints::Start(Manifest manifest, uint32_t shards) {
   active_ = Active{std::move(manifest), std::vector<bool>(shards, false), false, TakeTags()};
 }
 
-bool Checkpoints::Finished(uint32_t shard, uint64_t version, const ShardDigest& digest, int64_t unix_ms) {
-  if (!active_ || active_->committing || active_->manifest.version != version || shard >= active_->finished.size()) return false;
-  Manifest& m = active_->manifest;
+void Checkpoints::Finished(uint32_t shard, uint64_t version, const ShardDigest& digest, int64_t unix_ms) {
+  if (!active_ || active_->committing || active_->manifest.version != version || shard >= active_->finished.size()) return;
   active_->finished[shard] = true;
-  m.shards[shard] = digest;
-  m.created_unix_ms = std::max(m.created_unix_ms, unix_ms);
+  active_->manifest.shards[shard] = digest;
+  active_->manifest.created_unix_ms = std::max(active_->manifest.created_unix_ms, unix_ms);
+}
+
+bool Checkpoints::TakeComplete(uint64_t durable_index) {
+  if (!active_ || active_->committing || active_->manifest.index > durable_index) return false;
   if (std::count(active_->finished.begin(), active_->finished.end(), false) > 0) return false;
+  Manifest& m = active_->manifest;
   m.healthy = std::all_of(m.shards.begin(), m.shards.end(), [](const ShardDigest& d) { return d.nonfinite == 0; });
   active_->committing = true;
   return true;

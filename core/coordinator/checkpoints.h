@@ -30,8 +30,10 @@ class Checkpoints {
   bool active() const { return active_.has_value(); }
   // `manifest`: everything but digests, health and time. The wanting tags join it.
   void Start(Manifest manifest, uint32_t shards);
-  // A shard's part is finished. True when it was the last one: commit `manifest()` now.
-  bool Finished(uint32_t shard, uint64_t version, const ShardDigest& digest, int64_t unix_ms);
+  // A shard's part is finished. A shard that checkpointed this very version before may say so before it has seen the decision.
+  void Finished(uint32_t shard, uint64_t version, const ShardDigest& digest, int64_t unix_ms);
+  // True once: every shard has finished and the CHECKPOINT decision is durable. Commit `manifest()` then.
+  bool TakeComplete(uint64_t durable_index);
   const Manifest& manifest() const { return active_->manifest; }
   // The manifest is durable; returns the tags to answer. Nothing when no such manifest is being committed.
   std::optional<std::vector<Tag>> Commit(uint64_t version);

@@ -33,7 +33,7 @@ using Tag = uint64_t;  // chosen by the caller of an asynchronous request, comes
 // ---- outputs -----------------------------------------------------------------------------------------------------------------------
 struct Grant {
   Batch batch;
-  uint64_t step = 0;          // batches of two steps never share a contribution
+  uint64_t step = 0;          // a label, growing: batches of two steps never share a contribution
   uint64_t base_version = 0;  // pull at least this
   std::optional<Uid> uid;     // the claimed bytes stand: compute nothing
 };
@@ -46,6 +46,9 @@ struct Done {  // nothing to train: decided before
 struct Flush {
   uint64_t step = 0;
 };
+// kStale: compute the same batches again, from a newer version, under a new uid. kReceipts: push to `shards`, submit again. Both: the batches
+// stay granted. kFenced: give the bytes up; the session holds none of their batches and none of its claims with this uid is answered: it
+// claims those batches again, without a uid.
 struct Refuse {
   enum class Reason : uint8_t { kStale = 1, kFenced = 2, kReceipts = 3 };
   Uid uid;

@@ -100,6 +100,7 @@ class CoordinatorImpl final : public Coordinator {
   void AnswerSettled(const BatchId& batch);  // all who wait for it
   void Fence(Session& session, const Uid& uid);
   void EndSession(SessionId id, bool blame);
+  std::optional<Batch> BeingComputed(const Session& session) const;
   void ExpireLeases(int64_t now_ms);
   Submitted Check(const Submission& submission, SessionId session, OpenStep*& step, std::vector<uint32_t>& shards);
   OpenStep* StepOfSubmission(const Submission& submission, SessionId session);

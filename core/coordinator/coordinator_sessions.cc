@@ -24,16 +24,30 @@ void CoordinatorImpl::OnSessionLost(SessionId session, int64_t now_ms) {
   Advance(now_ms);
 }
 
-// Its grants go back to whoever claims their batches, its submitted contributions leave the candidates (F6).
-void CoordinatorImpl::EndSession(SessionId id, bool blame) {
-  const std::vector<Batch> held = steps_.ReleaseSession(id, config_.rules.withdraw);
-  sessions_.Close(id);
-  if (!blame) return;
-  for (const Batch& b : held) {
-    if (++deaths_[b.id] < kDeathsMax) continue;
-    steps_.Quarantine(b.id);
-    pending_skips_.push_back({b, absl::StrCat("quarantined: ", kDeathsMax, " sessions ended while they held it"), 0});
+// The first held batch that the rows it reports do not cover: if a batch ended the session, it was this one.
+std::optional<Batch> CoordinatorImpl::BeingComputed(const Session& session) const {
+  uint64_t computed = session.rows_done - std::min(session.rows_done, session.rows_submitted);
+  for (const OpenStep& step : steps_.open()) {
+    const auto slot = step.slots.find(session.id);
+    if (slot == step.slots.end()) continue;
+    for (const HeldBatch& h : slot->second.held) {
+      if (h.uid.has_value()) continue;  // computed before
+      if (computed < h.batch.rows) return h.batch;
+      computed -= h.batch.rows;
+    }
   }
+  return std::nullopt;
+}
+
+// Its grants go back to whoever claims their batches, its submitted contributions leave the candidates (F6). `blame`: it did not leave
+// in order; a batch that ends session after session is quarantined. The initial weights are not: without them there is no run.
+void CoordinatorImpl::EndSession(SessionId id, bool blame) {
+  const std::optional<Batch> suspect = blame ? BeingComputed(*sessions_.Find(id)) : std::nullopt;
+  steps_.ReleaseSession(id, config_.rules.withdraw);
+  sessions_.Close(id);
+  if (!suspect || suspect->id == kInitBatch || ++deaths_[suspect->id] < kDeathsMax) return;
+  steps_.Quarantine(suspect->id);
+  pending_skips_.push_back({*suspect, absl::StrCat("quarantined: ", kDeathsMax, " sessions ended while they computed it"), 0});
 }
 
 void CoordinatorImpl::ExpireLeases(int64_t now_ms) {
@@ -87,6 +101,7 @@ void CoordinatorImpl::Fence(Session& session, const Uid& uid) {
     }
   }
   for (const BatchId& b : held) steps_.Release(b);
+  if (session.fenced.size() < kFencedMax) session.fenced.insert(uid);
   Send(session.id, Refuse{uid, Refuse::Reason::kFenced, {}});
 }
 
@@ -94,6 +109,7 @@ void CoordinatorImpl::OnClaim(SessionId id, const Batch& batch, std::optional<Ui
   Session* session = sessions_.Find(id);
   if (session == nullptr) return;
   session->progress_ms = now_ms;
+  if (uid.has_value() && session->fenced.contains(*uid)) return;
   Claim claim{batch, uid};
   if (AnswerDone(id, claim)) return;
   if (session->parked.size() >= kParkedMax) {
@@ -170,6 +186,8 @@ void CoordinatorImpl::OnSubmit(SessionId id, Submission submission, int64_t now_
   if (session != nullptr) {
     session->progress_ms = now_ms;
     session->residual_norm = submission.residual_norm;
+    if (submission.uid.counter > session->last_counter) session->rows_submitted += submission.rows;
+    session->last_counter = std::max(session->last_counter, submission.uid.counter);
     for (const StepTiming& t : submission.timing) timing_[t.phase] += t.seconds;
   }
   OpenStep* step = nullptr;

@@ -82,7 +82,8 @@ void CoordinatorImpl::OnOwnLog(const Uid& uid) { shards_.OwnLogHas(uid); }
 
 void CoordinatorImpl::OnCheckpointed(uint32_t shard, uint64_t version, const ShardDigest& digest, int64_t unix_ms, int64_t now_ms) {
   if (!shards_.Has(shard)) return;
-  if (checkpoints_.Finished(shard, version, digest, unix_ms)) outputs_.push_back(CommitManifest{checkpoints_.manifest()});
+  checkpoints_.Finished(shard, version, digest, unix_ms);
+  if (checkpoints_.TakeComplete(durable_)) outputs_.push_back(CommitManifest{checkpoints_.manifest()});
   Advance(now_ms);
 }
 
@@ -95,6 +96,7 @@ void CoordinatorImpl::OnDecisionDurable(uint64_t index, int64_t now_ms) {
       if (shards_[s].connected) SendShard(s, decision);
     }
   }
+  if (checkpoints_.TakeComplete(durable_)) outputs_.push_back(CommitManifest{checkpoints_.manifest()});
   Settle();
   Advance(now_ms);
 }

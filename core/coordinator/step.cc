@@ -160,12 +160,10 @@ void Steps::Release(const BatchId& batch) {
   DropEmpty();
 }
 
-std::vector<Batch> Steps::ReleaseSession(SessionId session, bool withdraw) {
-  std::vector<Batch> held;
+void Steps::ReleaseSession(SessionId session, bool withdraw) {
   for (OpenStep& step : open_) {
     if (const auto slot = step.slots.find(session); slot != step.slots.end()) {
       for (const HeldBatch& h : slot->second.held) {
-        held.push_back(h.batch);
         step.rows -= h.batch.rows;
         holders_.erase(h.batch.id);
       }
@@ -183,7 +181,6 @@ std::vector<Batch> Steps::ReleaseSession(SessionId session, bool withdraw) {
     Refill(step);
   }
   DropEmpty();
-  return held;
 }
 
 void Steps::Decided(uint64_t label) {

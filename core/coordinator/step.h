@@ -99,8 +99,8 @@ class Steps {
   void Release(const BatchId& batch);
   // Nobody gets the batch until DecidedSkip.
   void Quarantine(const BatchId& batch) { holders_[batch] = Holder{}; }
-  // Everything of a session; returns what it held unsubmitted. `withdraw`: its candidates go too.
-  std::vector<Batch> ReleaseSession(SessionId session, bool withdraw);
+  // Everything of a session. `withdraw`: its candidates go too.
+  void ReleaseSession(SessionId session, bool withdraw);
   // The decision of `step` is appended: its batches have no holder any more, the step is gone.
   void Decided(uint64_t label);
   void DecidedSkip(const BatchId& batch) { holders_.erase(batch); }
