@@ -14,19 +14,20 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const char* StateName(v1::RunState state) {
-  switch (state) {
+uint32_t EpochsCommitted(const v1::Run& run) {
+  uint32_t n = 0;
+  for (const v1::EpochReport& e : run.epochs()) n += e.committed() ? 1 : 0;
+  return n;
+}
+
+const char* StateName(const v1::Run& run) {
+  if (run.state() == v1::RUN_ACTIVE && EpochsCommitted(run) >= run.spec().epochs()) return "complete";
+  switch (run.state()) {
     case v1::RUN_WAITING: return "waiting";
     case v1::RUN_ACTIVE: return "active";
     case v1::RUN_STOPPED: return "stopped";
     default: return "unknown";
   }
-}
-
-uint32_t EpochsCommitted(const v1::Run& run) {
-  uint32_t n = 0;
-  for (const v1::EpochReport& e : run.epochs()) n += e.committed() ? 1 : 0;
-  return n;
 }
 
 Json NumberOrNull(double value) { return value == value ? Json(value) : Json(nullptr); }
@@ -51,7 +52,7 @@ Json RunJson(const v1::Run& run) {
     shards[key] = shards.value(key, uint64_t{0}) + b.count();
   }
   return {{"run", run.spec().name()},
-          {"state", StateName(run.state())},
+          {"state", StateName(run)},
           {"reason", run.reason()},
           {"generation", run.generation()},
           {"version", run.version()},
@@ -112,7 +113,7 @@ absl::Status ListRuns(Globals& globals) {
   }
   Table table({"RUN", "STATE", "EPOCHS", "VERSION", "ROWS TRAINED", "SKIPPED", "LOSS", "CHECKPOINT", "SESSIONS"});
   for (const v1::Run& run : list->runs()) {
-    table.Add({run.spec().name(), StateName(run.state()), absl::StrCat(EpochsCommitted(run), "/", run.spec().epochs()), HumanCount(run.version()), HumanCount(run.rows_trained()),
+    table.Add({run.spec().name(), StateName(run), absl::StrCat(EpochsCommitted(run), "/", run.spec().epochs()), HumanCount(run.version()), HumanCount(run.rows_trained()),
                HumanCount(run.rows_skipped()), FormatDouble(run.loss(), 4), run.manifest_version() ? std::to_string(run.manifest_version()) : "-",
                std::to_string(run.sessions())});
   }
@@ -124,7 +125,7 @@ void PrintRun(const v1::Run& run) {
   uint64_t rows_in = 0, elements = 0;
   for (const v1::EpochReport& e : run.epochs()) rows_in += e.committed() ? e.rows_in() : 0;
   for (const v1::Block& b : run.layout()) elements += b.count();
-  std::printf("run %s   %s%s%s\n", run.spec().name().c_str(), StateName(run.state()), run.reason().empty() ? "" : ": ", run.reason().c_str());
+  std::printf("run %s   %s%s%s\n", run.spec().name().c_str(), StateName(run), run.reason().empty() ? "" : ": ", run.reason().c_str());
   std::printf("  version %s, %s steps (%s part-full), generation %lu, newest checkpoint %s\n", HumanCount(run.version()).c_str(), HumanCount(run.steps()).c_str(),
               HumanCount(run.steps_part_full()).c_str(), static_cast<unsigned long>(run.generation()),
               run.manifest_version() ? std::to_string(run.manifest_version()).c_str() : "none");

@@ -102,7 +102,7 @@ def wire_summary(cluster: dict[str, Any]) -> str:
     fp32 = total(workers, "ballast_push_fp32_bytes_total")
     pulled = total(workers, "ballast_pull_received_bytes_total")
     return (
-        f"gradients {sent / 1e6:,.1f} MB on the wire, {fp32 / 1e6:,.1f} MB as fp32: {fp32 / max(sent, 1):.1f} times fewer; "
+        f"gradients {sent / 1e6:,.1f} MB on the wire and in the log, {fp32 / 1e6:,.1f} MB as fp32: {fp32 / max(sent, 1):.1f} times fewer; "
         f"parameters pulled {pulled / 1e6:,.1f} MB"
     )
 
