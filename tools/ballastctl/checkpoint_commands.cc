@@ -236,7 +236,8 @@ void AddCheckpointCommands(CLI::App& app, Globals& globals) {
   exported->add_option("RUN[@VERSION]", *name)->required();
   exported->add_option("-o,--output", *dir, "Folder to write into")->required();
   exported->add_option("--format", *format, "File format")->capture_default_str()->check(CLI::IsMember({"safetensors"}));
-  Bind(exported, globals, [name, dir, &globals] { return Export(globals, *name, *dir); });
+  // `format` is captured only so that it lives as long as the option that writes to it.
+  Bind(exported, globals, [name, dir, format, &globals] { return Export(globals, *name, *dir); });
 }
 
 }  // namespace ballast::ctl
