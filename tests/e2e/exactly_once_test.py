@@ -28,6 +28,7 @@ pytestmark = pytest.mark.e2e
 SLOTS = 1000
 ROWS = 6000
 PARTITIONS = 4
+RESIDUAL_MAX = 0.5 * 14 / 127  # of one element: half a quantization step, where a contribution holds a slot at most twice
 STALENESS: list[Optional[int]] = [0, 1, None]
 
 
@@ -185,7 +186,10 @@ def test_late_feed_of_a_committed_epoch(cluster: Cluster, model: ModelFile, tmp_
 def test_int8_loses_nothing_but_what_residuals_hold(
     cluster: Cluster, model: ModelFile, request: pytest.FixtureRequest, staleness: Optional[int], event: str
 ) -> None:
-    """Quantized amounts 1 .. 7: what the weights lack is in the residuals of the live sessions, to the last bit that float32 can hold."""
+    """Quantized amounts 1 .. 7: what the weights lack is in the residuals of the live sessions, to what float32 can hold.
+
+    A server's death may end a session whose contributions became stale meanwhile: then its residual is lost, and nothing more.
+    """
     job = make_job(cluster, model, name_of(request), varied=True, codec="int8", staleness_max=staleness)
     job.begin(1)
     feeds = [in_background(lambda: job.feed_all(1)) for _ in range(2 if event == "twins" else 1)]
@@ -199,8 +203,10 @@ def test_int8_loses_nothing_but_what_residuals_hold(
     report = job.commit(1, counts)
     assert report.committed and report.rows_trained == ROWS
     weights = audit.live_weights(cluster, job.run)["weight"]
+    ended = audit.sessions(cluster, job.run) - len(cluster.workers)
+    assert ended <= 0 or event.startswith("server"), f"{ended} sessions ended, but nothing happened"
     # A contribution is the negative amount: what was held back of it is missing in the weight with the opposite sign.
-    np.testing.assert_allclose(weights - residuals, job.rows.expected(), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(weights - residuals, job.rows.expected(), rtol=0, atol=1e-3 + max(0, ended) * RESIDUAL_MAX)
     audit.assert_each_batch_once(cluster, job.run)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ballast import arrays
 from ballast.channel import Connection, open_channel
-from ballast.v1 import control_pb2, worker_pb2_grpc
+from ballast.v1 import control_pb2, run_pb2, worker_pb2_grpc
 from tests.support.cluster import Cluster
 
 Floats = npt.NDArray[np.float32]
@@ -52,6 +52,11 @@ def residual_sum(cluster: Cluster, run: str, tensor: str, elements: int) -> Floa
 def decisions(cluster: Cluster, run: str) -> list[Any]:
     with Connection(cluster.address) as connection:
         return list(connection.stream("ListDecisions", control_pb2.DecisionRange(run=run)))
+
+
+def sessions(cluster: Cluster, run: str) -> int:
+    """How many sessions took part in the steps of the run (needs servers with --log-retain=all)."""
+    return len({part.uid.session for d in decisions(cluster, run) if d.kind == run_pb2.Decision.STEP for part in d.parts})
 
 
 def assert_each_batch_once(cluster: Cluster, run: str) -> None:
