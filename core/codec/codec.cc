@@ -263,8 +263,9 @@ absl::Status CheckInt8(uint64_t count, absl::string_view bytes, double* norm2) {
   return absl::OkStatus();
 }
 
-absl::Status CheckSummary(const Summary& s, double* norm2) {
-  if (s.max_bits >= kInfinity) return Nonfinite("a value is NaN or infinite");
+absl::Status CheckSummary(const Summary& s, double* norm2, ValueKind kind = ValueKind::kGradient) {
+  if (s.max_bits > kInfinity) return Nonfinite("a value is NaN");
+  if (s.max_bits == kInfinity && kind == ValueKind::kGradient) return Nonfinite("a value is infinite");
   *norm2 += s.norm2;
   return absl::OkStatus();
 }
@@ -309,7 +310,7 @@ void EncodeWithResidual(Codec codec, absl::Span<const float> grad, absl::Span<fl
   }
 }
 
-absl::Status CheckEncoded(Codec codec, uint64_t count, absl::string_view bytes, double* norm2) {
+absl::Status CheckEncoded(Codec codec, uint64_t count, absl::string_view bytes, double* norm2, ValueKind kind) {
   if (count == 0 || count > kBlockElemsMax || EncodedBytes(codec, count) == 0 || bytes.size() != EncodedBytes(codec, count)) {
     return absl::InvalidArgumentError(
         absl::StrCat("BAD_BLOCK: ", bytes.size(), " bytes for ", count, " elements in codec ", static_cast<int>(codec)));
@@ -318,7 +319,7 @@ absl::Status CheckEncoded(Codec codec, uint64_t count, absl::string_view bytes, 
   if (norm2 == nullptr) norm2 = &ignored;
   switch (codec) {
     case Codec::kFp32:
-      return CheckSummary(SummarizeFp32(bytes.data(), count), norm2);
+      return CheckSummary(SummarizeFp32(bytes.data(), count), norm2, kind);
     case Codec::kBf16:
       return CheckSummary(SummarizeBf16(bytes.data(), count), norm2);
     case Codec::kInt8:
@@ -360,9 +361,10 @@ double SumOfSquares(absl::Span<const float> values) {
   return SummarizeFp32(reinterpret_cast<const char*>(values.data()), values.size()).norm2;
 }
 
-uint64_t CountNonfinite(absl::Span<const float> values) {
+uint64_t CountNonfinite(absl::Span<const float> values, ValueKind kind) {
+  const uint32_t most = kind == ValueKind::kBuffer ? kInfinity : kInfinity - 1;
   uint64_t n = 0;
-  for (float x : values) n += (std::bit_cast<uint32_t>(x) & kMagnitude) >= kInfinity ? 1 : 0;
+  for (float x : values) n += (std::bit_cast<uint32_t>(x) & kMagnitude) > most ? 1 : 0;
   return n;
 }
 

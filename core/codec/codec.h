@@ -38,7 +38,10 @@ void EncodeWithResidual(Codec codec, absl::Span<const float> grad, absl::Span<fl
 
 // Checks bytes of the world: length, finite values and scales, scales that cannot overflow. F32 codecs: adds the squared L2 norm of
 // the decoded values to *norm2 (may be null). I64: length only. Errors: InvalidArgument, message starts with "NONFINITE" or "BAD_BLOCK".
-[[nodiscard]] absl::Status CheckEncoded(Codec codec, uint64_t count, absl::string_view bytes, double* norm2);
+// Gradients must be finite. A buffer (kBuffer) may hold infinities, as attention masks do, but no NaN.
+enum class ValueKind : uint8_t { kGradient, kBuffer };
+[[nodiscard]] absl::Status CheckEncoded(Codec codec, uint64_t count, absl::string_view bytes, double* norm2,
+                                        ValueKind kind = ValueKind::kGradient);
 
 // Decodes a whole block of F32 values: out = values, or acc += values.
 void Decode(Codec codec, absl::string_view bytes, absl::Span<float> out);
@@ -51,8 +54,8 @@ void DecodeAddRange(Codec codec, absl::string_view bytes, uint64_t count, uint64
 
 // Sum of squares in double, in an order that depends only on the length.
 double SumOfSquares(absl::Span<const float> values);
-// Elements that are NaN or infinite.
-uint64_t CountNonfinite(absl::Span<const float> values);
+// Elements that no healthy state holds: NaN, and infinities where they are not a buffer's.
+uint64_t CountNonfinite(absl::Span<const float> values, ValueKind kind = ValueKind::kGradient);
 
 }  // namespace ballast
 

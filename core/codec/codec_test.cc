@@ -106,6 +106,18 @@ TEST(Codec, NonfiniteGradientIsRefused) {
   }
 }
 
+TEST(Codec, BufferMayHoldInfinitiesButNoNaN) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const auto check = [](std::vector<float> values) {
+    return CheckEncoded(Codec::kFp32, values.size(), {reinterpret_cast<const char*>(values.data()), 4 * values.size()}, nullptr, ValueKind::kBuffer);
+  };
+  EXPECT_TRUE(check({0, -inf, inf}).ok());  // an attention mask
+  EXPECT_FALSE(check({0, std::numeric_limits<float>::quiet_NaN()}).ok());
+  const std::vector<float> mask = {0, -inf};
+  EXPECT_EQ(CountNonfinite(mask), 1u);
+  EXPECT_EQ(CountNonfinite(mask, ValueKind::kBuffer), 0u);
+}
+
 TEST(Codec, Bf16RoundsToNearestEven) {
   // bf16 keeps 8 significant bits: between 1 and 2 the spacing is 2^-7.
   const std::vector<float> x = {1.0f, 1.0f + 0x1p-8f, 1.0f + 3 * 0x1p-8f, 1.0f + 0x1p-8f + 0x1p-20f, -1.0f - 0x1p-8f, 3.3895314e38f};

@@ -87,7 +87,8 @@ absl::StatusOr<CheckedChunk> Staging::Check(absl::string_view head, absl::string
     out.blocks.push_back(static_cast<size_t>(local));
     if (!untrusted) continue;
     double* norm2 = tensor.rule == UpdateRule::kOpt ? &out.norm2 : nullptr;
-    if (absl::Status s = CheckEncoded(block.codec, block.count, bytes[i], norm2); !s.ok()) {
+    const ValueKind kind = norm2 != nullptr ? ValueKind::kGradient : ValueKind::kBuffer;
+    if (absl::Status s = CheckEncoded(block.codec, block.count, bytes[i], norm2, kind); !s.ok()) {
       return absl::InvalidArgumentError(absl::StrCat(s.message(), " in tensor ", tensor.name));
     }
   }
