@@ -50,7 +50,7 @@ class _Watch(threading.Thread):
                 try:
                     rows = get_run(connection, self._run, full=False).rows_trained
                 except BallastError as e:
-                    if e.reason == "RUN_UNKNOWN":
+                    if e.reason == "NO_RUN":
                         continue
                     raise
                 if rows > (self.samples[-1][1] if self.samples else 0):
