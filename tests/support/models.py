@@ -25,10 +25,11 @@ class Counter(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens [rows, 8] int32, 0 = padding."""
+    """tokens [rows, 8] int32, 0 = padding. Causal: its mask is a buffer that holds infinities and is not in the state dict."""
 
     def __init__(self, vocabulary: int = 50, classes: int = 5, width: int = 16):
         super().__init__()
+        self.register_buffer("mask", torch.triu(torch.full((8, 8), float("-inf")), 1), persistent=False)
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
         layer = nn.TransformerEncoderLayer(width, 2, 32, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -37,7 +38,8 @@ class Transformer(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         tokens = tokens.long()
         padding = tokens == 0
-        hidden = self.encoder(self.embedding(tokens), src_key_padding_mask=padding)
+        ignored = torch.zeros(tokens.shape, device=tokens.device).masked_fill(padding, float("-inf"))
+        hidden = self.encoder(self.embedding(tokens), mask=self.mask, src_key_padding_mask=ignored)
         keep = (~padding).unsqueeze(-1).float()
         return self.out((hidden * keep).sum(1) / keep.sum(1).clamp(min=1))
 
