@@ -36,7 +36,7 @@ void ContributionEncoder::Begin(std::shared_ptr<Outgoing> contribution, bool exa
   contribution_ = std::move(contribution);
   exact_ = exact;
   for (Open& open : open_) open = Open();
-  if (!exact) residuals_->BeginContribution();
+  if (!exact) residuals_->Begin(contribution_->uid());
 }
 
 void ContributionEncoder::OnF32(uint32_t tensor, absl::Span<const float> values) { Enqueue({tensor, values}); }
@@ -49,7 +49,7 @@ void ContributionEncoder::Finish() {
 
 void ContributionEncoder::Abandon() {
   Drain();
-  if (!exact_) residuals_->Undo();
+  if (!exact_) residuals_->Undo(contribution_->uid());
   contribution_ = nullptr;
 }
 

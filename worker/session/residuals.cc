@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -21,9 +22,14 @@ Residuals::Residuals(const RunSpec& spec, const Layout& layout)
   }
 }
 
-void Residuals::BeginContribution() {
+absl::Span<float> Residuals::Of(size_t block) {
+  const Block& b = layout_[block];
+  return {tensors_[b.tensor].data() + b.first, b.count};
+}
+
+void Residuals::Begin(const Uid& uid) {
   absl::MutexLock lock(&mu_);
-  undo_.clear();
+  in_flight_.push_back({uid, {}});
 }
 
 void Residuals::Encode(size_t block, absl::Span<const float> grad, absl::Span<char> out) {
@@ -32,26 +38,46 @@ void Residuals::Encode(size_t block, absl::Span<const float> grad, absl::Span<ch
     return;
   }
   absl::MutexLock lock(&mu_);
-  const Block& b = layout_[block];
-  const absl::Span<float> residual(tensors_[b.tensor].data() + b.first, b.count);
-  undo_.push_back({block, std::vector<float>(residual.begin(), residual.end()), norm2_[block]});
+  const absl::Span<float> residual = Of(block);
+  in_flight_.back().before.emplace(block, std::vector<float>(residual.begin(), residual.end()));
   EncodeWithResidual(codec_, grad, residual, out);
   norm2_[block] = SumOfSquares(residual);
 }
 
-void Residuals::Undo() {
+void Residuals::Settle(const Uid& uid) {
   absl::MutexLock lock(&mu_);
-  for (const Saved& saved : undo_) {
-    const Block& b = layout_[saved.block];
-    std::copy(saved.values.begin(), saved.values.end(), tensors_[b.tensor].begin() + static_cast<int64_t>(b.first));
-    norm2_[saved.block] = saved.norm2;
+  in_flight_.remove_if([&](const Contribution& c) { return c.uid == uid; });
+}
+
+// With `before` of the contribution and `after` = what the next one that touched the block found: everything later is moved by
+// before - after. Without a later one the block simply gets its old values back, bit for bit.
+void Residuals::Undo(const Uid& uid) {
+  absl::MutexLock lock(&mu_);
+  const auto undone = std::find_if(in_flight_.begin(), in_flight_.end(), [&](const Contribution& c) { return c.uid == uid; });
+  if (undone == in_flight_.end()) return;
+  for (auto& [block, before] : undone->before) {
+    const absl::Span<float> now = Of(block);
+    std::vector<absl::Span<float>> later;
+    for (auto next = std::next(undone); next != in_flight_.end(); ++next) {
+      if (const auto found = next->before.find(block); found != next->before.end()) later.push_back(absl::MakeSpan(found->second));
+    }
+    if (later.empty()) {
+      std::copy(before.begin(), before.end(), now.begin());
+    } else {
+      for (size_t i = 0; i < before.size(); ++i) {
+        const float moved = before[i] - later.front()[i];
+        for (const absl::Span<float> values : later) values[i] += moved;
+        now[i] += moved;
+      }
+    }
+    norm2_[block] = SumOfSquares(now);
   }
-  undo_.clear();
+  in_flight_.erase(undone);
 }
 
 void Residuals::Reset() {
   absl::MutexLock lock(&mu_);
-  undo_.clear();
+  in_flight_.clear();
   for (std::vector<float>& tensor : tensors_) std::fill(tensor.begin(), tensor.end(), 0.0f);
   std::fill(norm2_.begin(), norm2_.end(), 0.0);
 }

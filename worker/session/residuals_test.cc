@@ -62,8 +62,10 @@ TEST_P(ResidualsTest, AppliedPlusResidualIsTheSumOfTheGradients) {
   std::vector<double> sum(kElems), applied(kElems);
   for (int i = 0; i < 20; ++i) {
     const std::vector<float> gradient = Gradient();
-    residuals_.BeginContribution();
+    const Uid uid{1, static_cast<uint64_t>(i)};
+    residuals_.Begin(uid);
     const std::vector<float> decoded = Decoded(gradient);
+    residuals_.Settle(uid);
     for (size_t j = 0; j < kElems; ++j) {
       sum[j] += gradient[j];
       applied[j] += decoded[j];
@@ -75,23 +77,39 @@ TEST_P(ResidualsTest, AppliedPlusResidualIsTheSumOfTheGradients) {
 }
 
 TEST_P(ResidualsTest, ResidualLivesAndDiesWithItsSession) {
-  residuals_.BeginContribution();
+  residuals_.Begin({1, 1});
   Decoded(Gradient());
   const std::vector<float> before = Residual();
   const double norm = residuals_.Norm();
 
-  residuals_.BeginContribution();  // a contribution that will not count takes its share back, bit for bit
+  residuals_.Begin({1, 2});  // a contribution that will not count takes its share back, bit for bit
   Decoded(Gradient());
   EXPECT_NE(Residual(), before);
-  residuals_.Undo();
+  residuals_.Undo({1, 2});
   EXPECT_EQ(Residual(), before);
   EXPECT_EQ(residuals_.Norm(), norm);
-  residuals_.Undo();
+  residuals_.Undo({1, 2});
   EXPECT_EQ(Residual(), before);
 
+  residuals_.Settle({1, 1});
+  residuals_.Undo({1, 1});
+  EXPECT_EQ(Residual(), before);
   residuals_.Reset();
   EXPECT_EQ(Residual(), std::vector<float>(kElems));
   EXPECT_EQ(residuals_.Norm(), 0);
+}
+
+TEST_P(ResidualsTest, AContributionBelowOthersCanBeTakenBack) {
+  std::vector<std::vector<float>> gradients, decoded;
+  for (uint64_t i = 0; i < 4; ++i) {
+    gradients.push_back(Gradient());
+    residuals_.Begin({1, i});
+    decoded.push_back(Decoded(gradients.back()));
+  }
+  residuals_.Undo({1, 1});
+  residuals_.Undo({1, 2});
+  const std::vector<float> residual = Residual();
+  for (size_t j = 0; j < kElems; ++j) EXPECT_NEAR(decoded[0][j] + decoded[3][j] + residual[j], gradients[0][j] + gradients[3][j], 1e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(LossyCodecs, ResidualsTest, testing::Values(Codec::kInt8, Codec::kBf16));

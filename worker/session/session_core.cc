@@ -97,7 +97,7 @@ void SessionCore::On(const Grant& grant) {
     if (Work* work = Find(*grant.uid); work != nullptr && work->unanswered.erase(grant.batch.id) > 0) {
       work->step = grant.step;
       if (!work->unanswered.empty()) return;
-      if (work->done_in_part) return Reset("a part of a contribution was decided elsewhere");
+      if (work->done_in_part) return Recompute(*work);
       return TrySubmit(*work);
     }
   }
@@ -117,8 +117,12 @@ void SessionCore::On(const Done& done) {
     work.done_in_part = true;
     std::erase_if(work.batches, [&](const Batch& b) { return b.id == done.batch.id; });
     if (!work.unanswered.empty()) break;
-    if (!work.batches.empty()) return Reset("a part of a contribution was decided elsewhere");
-    params_->Forget(uid);  // decided before the coordinator restarted: its residual stands
+    if (!work.batches.empty()) {
+      Recompute(work);
+      break;
+    }
+    residuals_->Settle(uid);  // decided before the coordinator restarted
+    params_->Forget(uid);
     works_.erase(uid);
     break;
   }
@@ -164,7 +168,7 @@ void SessionCore::On(const Refuse& refuse) {
     case Refuse::Reason::kStale:
       return Recompute(*work);
     case Refuse::Reason::kFenced:
-      return Reset("the coordinator gave this session's batches away");
+      return ClaimAgain(*work);
   }
 }
 
@@ -173,6 +177,7 @@ void SessionCore::On(const Decided& decided) {
   Work* work = Find(decided.uid);
   if (work == nullptr) return;
   if (metrics_ != nullptr) metrics_->Trained(work->rows);
+  residuals_->Settle(decided.uid);
   params_->Forget(decided.uid);
   works_.erase(decided.uid);
 }
@@ -233,14 +238,12 @@ void SessionCore::OnComputed(const ComputeResult& result) {
     params_->Forget(work.uid);
     works_.erase(work.uid);
   } else if (!result.finish.ok()) {
-    last_encoded_.reset();
     current_.reset();
     flushed_.erase(work.step);
     for (const Batch& b : work.batches) SkipBatch(b, std::string(result.finish.message()));
     params_->Forget(work.uid);
     works_.erase(work.uid);
   } else if (result.given_up) {  // what was encoded held the failed batch: the rest goes out under a new uid
-    last_encoded_.reset();
     Work again = work;
     params_->Forget(work.uid);
     works_.erase(work.uid);
@@ -418,7 +421,6 @@ void SessionCore::Close(Work& work, double residual_norm) {
   flushed_.erase(work.step);
   work.closed = true;
   work.residual_norm = residual_norm;
-  if (!work.initial) last_encoded_ = work.uid;
   if (!work.refused.empty()) return GiveUpRefused(work);
   RequestPull(work.base_version + 1);
   TrySubmit(work);
@@ -461,28 +463,32 @@ void SessionCore::SkipBatch(const Batch& batch, const std::string& reason) {
 
 // A shard found a number in it that is not finite: which of its batches made it cannot be told, so all are skipped.
 void SessionCore::GiveUpRefused(Work& work) {
-  if (!work.initial && residuals_->lossy()) {
-    if (!IsLastEncoded(work)) return Reset("a contribution was refused after another one was encoded on top of it");
-    residuals_->Undo();
-    last_encoded_.reset();
-  }
+  residuals_->Undo(work.uid);
   for (const Batch& batch : work.batches) SkipBatch(batch, work.refused);
   params_->Forget(work.uid);
   works_.erase(work.uid);
 }
 
-bool SessionCore::IsLastEncoded(const Work& work) const { return last_encoded_ == work.uid && !job_finishes_; }
-
+// The grants are still held: the same batches again, from newer values, under a new uid.
 void SessionCore::Recompute(Work& work) {
-  if (work.initial || !work.closed || current_.has_value() || (residuals_->lossy() && !IsLastEncoded(work))) {
-    return Reset("a contribution became stale when it could not be computed again on its own");
-  }
-  residuals_->Undo();
-  last_encoded_.reset();
+  if (work.initial || !work.closed) return Reset("a contribution was refused before it was complete");
+  residuals_->Undo(work.uid);
   Step& step = steps_[work.step];
   step.granted.insert(step.granted.begin(), work.batches.begin(), work.batches.end());
   step.base_version = std::max(step.base_version, work.base_version + 1);
+  // A later step that waits for more rows could wait for this one.
+  if (current_.has_value() && works_.at(*current_).step != work.step) works_.at(*current_).finish_now = true;
   if (metrics_ != nullptr) metrics_->Contribution(1);
+  params_->Forget(work.uid);
+  works_.erase(work.uid);
+}
+
+// The grants are gone: somebody else may have the batches, which the next claim of each will tell.
+void SessionCore::ClaimAgain(Work& work) {
+  if (work.initial || !work.closed) return Reset("the grants of a contribution are gone");
+  residuals_->Undo(work.uid);
+  claims_ -= std::min(claims_, work.unanswered.size());
+  for (const Batch& batch : work.batches) queue_->Unclaim(batch.id);
   params_->Forget(work.uid);
   works_.erase(work.uid);
 }
@@ -499,7 +505,6 @@ void SessionCore::DropAll() {
   for (const auto& [uid, work] : works_) params_->Forget(uid);
   works_.clear();
   current_.reset();
-  last_encoded_.reset();
   steps_.clear();
   flushed_.clear();
   initial_grant_.reset();

@@ -8,9 +8,8 @@
 //   when contribution_rows are granted: that one is not waited for, so that the last batch is known while it is computed.
 // - Values are double-buffered: a pull fills one store while the Model computes from the other. Pull is asked for as soon as a contribution
 //   is closed, and parks at the shard. A contribution carries the oldest version it was computed from.
-// - A lost stream keeps what is encoded: it is claimed again under its uid (never encoded again). A contribution that is refused as STALE
-//   is computed again under a new uid from newer values, the residual being as before. Whenever that is not possible (FENCED, something
-//   later was encoded on top), the session ends, with its residual, and another one is opened.
+// - A lost stream keeps what is encoded: it is claimed again under its uid (never encoded again). A contribution that is refused takes its
+//   share of the residual back; STALE: it is computed again under a new uid from newer values; FENCED: its batches are claimed again.
 //
 // Threads: one owner (the session's control thread). Errors end up in logs, skips on the record, and faults of feeds.
 #ifndef BALLAST_WORKER_SESSION_SESSION_CORE_H_
@@ -77,7 +76,7 @@ class SessionCore {
     Layout layout;
     uint32_t shards = 1;
   };
-  // All outlive the core; metrics may be null.
+  // `residuals` are those that the encoder of the jobs uses. All outlive the core; metrics may be null.
   SessionCore(Config config, SessionPorts* ports, FeedQueue* queue, ParamClient* params, Residuals* residuals, WorkerMetrics* metrics);
 
   // ---- events
@@ -149,7 +148,7 @@ class SessionCore {
   void SkipBatch(const Batch& batch, const std::string& reason);
   void GiveUpRefused(Work& work);
   void Recompute(Work& work);
-  bool IsLastEncoded(const Work& work) const;
+  void ClaimAgain(Work& work);
   void Reset(const std::string& why);
   void DropAll();
   std::set<BatchId> Held() const;
@@ -181,10 +180,9 @@ class SessionCore {
   std::string unusable_;
 
   std::map<Uid, Work> works_;
-  std::optional<Uid> current_;       // not closed yet
-  std::optional<Uid> last_encoded_;  // whose residual Undo would take back
-  std::map<uint64_t, Step> steps_;   // with granted batches that are not computed
-  std::set<uint64_t> flushed_;       // steps whose contribution takes no more batches
+  std::optional<Uid> current_;      // not closed yet
+  std::map<uint64_t, Step> steps_;  // with granted batches that are not computed
+  std::set<uint64_t> flushed_;      // steps whose contribution takes no more batches
   std::optional<Grant> initial_grant_;
   size_t claims_ = 0;                     // unanswered
   std::map<BatchId, std::string> skips_;  // sent, not logged yet

@@ -112,13 +112,13 @@ class SessionCoreTest : public testing::Test, public SessionPorts {
     ASSERT_TRUE(job_.has_value());
     const ComputeJob job = *std::exchange(job_, std::nullopt);
     if (job.finish != nullptr && !job.initial) {
-      residuals_->BeginContribution();
-      if (!result.given_up) Encode();
+      if (!result.given_up) Encode(job.finish->uid());
     }
     result.loss_sum = 2;
     core_->OnComputed(result);
   }
-  void Encode() {
+  void Encode(const Uid& uid) {
+    residuals_->Begin(uid);
     std::vector<float> gradient(first_block_.count, 0.3f);
     gradient[0] = 100;
     std::vector<char> bytes(EncodedBytes(Codec::kInt8, first_block_.count));
@@ -387,16 +387,34 @@ TEST_F(SessionCoreTest, AStaleContributionIsComputedAgainFromNewerValuesUnderANe
   EXPECT_EQ(Said(), Strings{"submit #2 rows 4 base 2"});
 }
 
-TEST_F(SessionCoreTest, AFencedContributionEndsTheSessionAndItsResidual) {
+TEST_F(SessionCoreTest, AStaleContributionJoinsTheOneOfItsStepThatIsBeingComputed) {
+  Make(1, 8, 8);
+  core_->OnWelcome(kSession, false, 1);
+  SubmitOne(0, 1, 1, 1);
+  core_->OnStreamLost();
+  core_->OnWelcome(kSession, true, 4);
+  Rows(1);
+  Grant(0, 1, 4, Uid{kSession, 1});
+  Grant(1, 1, 4);
+  Pulled(4);
+  core_->OnMessage(Refuse{{kSession, 1}, Refuse::Reason::kStale, {}});
+  Flush(1);
+  Said();
+  Computed();  // b1
+  Computed();  // b0
+  Receipts(2);
+  EXPECT_EQ(Said(), Strings{"submit #2 rows 8 base 4"});
+}
+
+TEST_F(SessionCoreTest, AFencedContributionIsClaimedAgainAndItsResidualTakenBack) {
   Make(1, 4, 4);
   core_->OnWelcome(kSession, false, 1);
   SubmitOne(0, 1, 1, 1);
   Said();
   core_->OnMessage(Refuse{{kSession, 1}, Refuse::Reason::kFenced, {}});
-  EXPECT_EQ(Said(), Strings{"reopen 0 leave"});
-  EXPECT_EQ(residuals_->Norm(), 0);
-  core_->OnWelcome(kSession + 1, false, 2);
   EXPECT_EQ(Said(), Strings{"claim b0"});
+  EXPECT_EQ(residuals_->Norm(), 0);
+  EXPECT_EQ(core_->in_flight(), 0u);
 }
 
 TEST_F(SessionCoreTest, ReceiptsOfAnEarlierIncarnationAreFetchedAgainFromTheNamedShards) {
