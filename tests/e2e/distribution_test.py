@@ -24,7 +24,7 @@ from tests.support.rows import VectorRows
 pytestmark = pytest.mark.e2e
 
 WIDTH = 384  # of the model: 0.65 MB of weights, so that messages without values hardly count
-ROWS = 8192
+ROWS = 16384
 STEP_ROWS = 256
 
 
@@ -58,15 +58,15 @@ def test_spark_feeds_both_workers_from_both_executors(cluster: Cluster, spark: A
     features = 16
     model = export_mlp(tmp_path / "mlp.pt", features, width=WIDTH)
     columns = [F.rand(seed=i).cast("float") for i in range(features)]
-    df = spark.range(ROWS).select("id", F.array(*columns).alias("x"), (F.col("id") % 5).alias("y")).cache()
-    df.count()
+    df = spark.range(ROWS, numPartitions=2).select("id", F.array(*columns).alias("x"), (F.col("id") % 5).alias("y")).cache()
+    df.mapInArrow(lambda pieces: pieces, df.schema).count()  # starts the Python workers of both executors, so that both tasks begin together
     with ExecutorsSeen(cluster) as seen, ballast.spark.connect(cluster.address) as connection:
         result = connection.train(
-            df, model.path, features=["x"], label="y", id_col="id", run_id="spark", batch_rows=64, step_rows=STEP_ROWS, partitions=4, progress=False
+            df, model.path, features=["x"], label="y", id_col="id", run_id="spark", batch_rows=64, step_rows=STEP_ROWS, partitions=2, progress=False
         )
     assert result.rows_in == result.rows_trained == ROWS, result
     assert len(seen.executors) == 2, seen.executors
-    job = FeederJob(cluster.address, "spark", model, VectorRows(ROWS, 4))
+    job = FeederJob(cluster.address, "spark", model, VectorRows(ROWS, 2))
     assert_bytes_are_shared(cluster, job.show())
     assert_sessions_take_part(cluster, "spark", sessions=2)
 
@@ -75,10 +75,12 @@ def test_metrics_count_the_bytes_of_the_sockets(cluster: Cluster, tmp_path: Path
     model = export_mlp(tmp_path / "mlp.pt", width=WIDTH)
     settings = options(batch_rows=64, step_rows=STEP_ROWS, codec="int8", reduction="mean")
     job = FeederJob(cluster.address, "wire", model, VectorRows(ROWS, 4), ballast.Adam(1e-3), settings)
-    before = [_wire(cluster, i) for i in range(2)]
     job.create()
     job.begin(1)
-    counts = job.feed_all(1)  # not committed yet: the sessions and their sockets are still there
+    counts = job.feed_all(1, [0, 1])  # both workers fetch the model, which no metric of the data plane counts
+    before = [_wire(cluster, i) for i in range(2)]
+    counts |= job.feed_all(1, [2, 3])
+    # Not committed yet: the sessions and their sockets are still there.
     for index in range(2):
         wait_for(f"the metrics of server {index} to agree with its sockets", lambda i=index: _agree(_wire(cluster, i), before[i]), 10)  # type: ignore[misc]
     assert job.commit(1, counts).committed

@@ -44,6 +44,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield c
 
 
+@pytest.fixture(autouse=True)
+def remove_run(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """So that a server that is killed has one run to recover, not those of all tests before."""
+    yield
+    if all(p.alive() for p in cluster.processes()):
+        cluster.ctl("run", "rm", name_of(request), "--force")
+
+
 def make_job(cluster: Cluster, model: ModelFile, run: str, varied: bool = False, **changes: object) -> FeederJob:
     rows = CounterRows(ROWS, SLOTS, PARTITIONS, varied)
     job = FeederJob(cluster.address, run, model, rows, run_options=options(partitions=PARTITIONS, **changes))

@@ -95,9 +95,10 @@ def no_fence_check(scene: Scene) -> None:
     b0 = batch(0, ROWS)
     grant = holder.granted(b0)
     zombie.contribute([b0], gradient(0), grant.base_version, scene.addresses)
-    assert zombie.expect("refuse").reason == 2  # FENCED
+    refused = zombie.hears("refuse", seconds=2)
     holder.accepted(holder.contribute([b0], gradient(0), grant.base_version, scene.addresses))
     assert_trained(scene, [0])
+    assert refused
 
 
 def no_withdraw(scene: Scene) -> None:
@@ -179,8 +180,7 @@ def holds_anything(scene: Scene) -> None:
     b0 = batch(0, ROWS)
     grant = trains.granted(b0)
     twin.claim(b0)
-    with pytest.raises(Silence):
-        twin.expect("grant", seconds=0.5)
+    assert not twin.hears("grant", seconds=0.5)
     trains.accepted(trains.contribute([b0], gradient(0), grant.base_version, scene.addresses), seconds=5)
     assert twin.expect("done").batch == b0
     assert_trained(scene, [0])

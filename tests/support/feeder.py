@@ -156,9 +156,10 @@ class FeederJob:
         with Connection(self.address) as connection:
             return connection.call("BeginEpoch", message, patience_s=self.patience_s)
 
-    def feed_all(self, epoch: int) -> dict[int, FeedCounts]:
+    def feed_all(self, epoch: int, partitions: Optional[list[int]] = None) -> dict[int, FeedCounts]:
+        """Some partitions (default: all), at once."""
         with ThreadPoolExecutor(self.rows.partitions) as pool:
-            jobs = {p: pool.submit(self.feed, epoch, p) for p in range(self.rows.partitions)}
+            jobs = {p: pool.submit(self.feed, epoch, p) for p in partitions or range(self.rows.partitions)}
             return {p: job.result() for p, job in jobs.items()}
 
     def commit(self, epoch: int, counts: dict[int, FeedCounts]) -> Any:

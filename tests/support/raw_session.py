@@ -116,6 +116,14 @@ class RawSession:
                 return getattr(message, kind)
             self._kept.append(message)
 
+    def hears(self, kind: str, seconds: float) -> bool:
+        """Whether such a message comes in time; it is taken."""
+        try:
+            self.expect(kind, seconds)
+        except Silence:
+            return False
+        return True
+
     def accepted(self, uid: Any, seconds: float = WAIT_S) -> int:
         """Waits until the contribution is decided and accepted by every server. Returns its version."""
         while True:
