@@ -29,9 +29,9 @@ class Round:
     call_seconds: float  # of train(): with Spark's jobs, the check of the data, loading the model
     steps: int
     steps_part_full: int
-    cpu: Counter[str]  # seconds by kind of process during train()
-    threads: Counter[str]  # of servers and workers
-    bytes: Counter[str]
+    cpu: dict[str, float]  # seconds by kind of process during train()
+    threads: dict[str, float]  # seconds by name of thread, of servers and workers
+    bytes: dict[str, float]
     timing: dict[str, float]  # of the sessions, by phase
     feed: dict[str, float] = field(default_factory=dict)  # of the Spark tasks: spark, pack, feed
 
@@ -81,7 +81,7 @@ def measure(cluster: dict[str, Any], frame: Any, model: str, run: str, epochs: i
     shown = ctl("--server", cluster["server"], "run", "show", run)
     return Round(
         rows=result.rows_trained, rows_per_second=rate, call_seconds=seconds, steps=shown["steps"], steps_part_full=shown["steps_part_full"],
-        cpu=after[0] - before[0], threads=after[1] - before[1], bytes=after[2] - before[2], timing=shown["timing_seconds"],
+        cpu=dict(after[0] - before[0]), threads=dict(after[1] - before[1]), bytes=dict(after[2] - before[2]), timing=shown["timing_seconds"],
         feed={phase: result.timing[phase] for phase in ("spark", "pack", "feed")},
     )  # fmt: skip
 
