@@ -192,6 +192,7 @@ class Coordinator {
   virtual void OnClaim(SessionId session, const Batch& batch, std::optional<Uid> uid, int64_t now_ms) = 0;
   virtual void OnSubmit(SessionId session, Submission submission, int64_t now_ms) = 0;
   virtual void OnSkip(SessionId session, const Batch& batch, std::string reason, int64_t now_ms) = 0;
+  // A session that has said nothing yet is blocked until its first claim: it must say its first status after it has opened.
   virtual void OnStatus(SessionId session, bool blocked, uint64_t rows_done, int64_t now_ms) = 0;
 
   // ---- shards, 0 included

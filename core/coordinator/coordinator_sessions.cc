@@ -109,6 +109,7 @@ void CoordinatorImpl::OnClaim(SessionId id, const Batch& batch, std::optional<Ui
   Session* session = sessions_.Find(id);
   if (session == nullptr) return;
   session->progress_ms = now_ms;
+  if (!session->said_status && batch.id != kInitBatch) session->blocked = false;
   if (uid.has_value() && session->fenced.contains(*uid)) return;
   Claim claim{batch, uid};
   if (AnswerDone(id, claim)) return;
@@ -238,6 +239,7 @@ void CoordinatorImpl::OnStatus(SessionId id, bool blocked, uint64_t rows_done, i
   if (rows_done > session->rows_done) session->progress_ms = now_ms;
   session->rows_done = std::max(session->rows_done, rows_done);
   session->blocked = blocked;
+  session->said_status = true;
   Advance(now_ms);
 }
 

@@ -34,6 +34,7 @@ struct Session {
   std::string worker;
   // Every feed is ended or at its window, and every queued batch is claimed. A session without feeds is blocked: it never holds a step.
   bool blocked = true;
+  bool said_status = false;     // until then a claim means that there is a feed, which may have more
   uint64_t rows_done = 0;       // computed, as it reports
   uint64_t rows_submitted = 0;  // each contribution once
   uint64_t last_counter = 0;    // newest contribution that it submitted

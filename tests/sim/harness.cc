@@ -70,7 +70,7 @@ void Harness::RestartShard(uint32_t shard, std::vector<Uid> undecided) {
 
 SessionId Harness::Open(SessionId resume) {
   const SessionId id = coordinator_->OpenSession("worker", resume, now_ms_).value().session;
-  Pump();
+  Blocked(id);
   return id;
 }
 

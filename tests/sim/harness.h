@@ -27,7 +27,7 @@ class Harness {
   void Position(uint32_t shard, std::vector<Uid> undecided = {});  // at the newest durable decision, in its present incarnation
   void RestartShard(uint32_t shard, std::vector<Uid> undecided = {});
 
-  SessionId Open(SessionId resume = 0);
+  SessionId Open(SessionId resume = 0);  // says that it is blocked: what it claims is submitted at once
   static Batch B(uint64_t seq, uint32_t partition = 0, uint32_t rows = 4);
   void Claim(SessionId s, const Batch& b, std::optional<Uid> uid = std::nullopt);
   // Submits the batches under a new uid, with receipts of every shard. Base: the newest durable version, or `base`.

@@ -117,7 +117,7 @@ struct SimWorker {
   uint64_t life = 0;                       // of the stream: messages of older ones are dropped
   uint64_t counter = 0;
   uint64_t rows_done = 0;
-  bool said_blocked = true;
+  std::optional<bool> said_blocked;        // in this session
   std::map<BatchId, Entry> entries;
   std::list<SimContribution> contributions;
   std::deque<SessionMessage> down;

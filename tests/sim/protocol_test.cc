@@ -33,6 +33,16 @@ TEST(Protocol, AccumulationNeverOutwaitsTheWindow) {  // F1
   EXPECT_EQ(h->Describe().steps_part_full, 1u);
 }
 
+TEST(Protocol, ClaimsBeforeTheFirstStatusAreNotFlushedOneByOne) {  // F1
+  Harness h;
+  h.Ready();
+  const SessionId w = h->OpenSession("worker", 0, h.now()).value().session;
+  h.Claim(w, kB0);
+  EXPECT_TRUE(h.Take<Flush>(w).empty());
+  h.Claim(w, kB1);
+  EXPECT_EQ(h.Take<Flush>(w).size(), 1u);  // full
+}
+
 TEST(Protocol, TwinDoesNotHoldTheStep) {  // F2
   Harness h;
   h.Ready();
@@ -196,10 +206,12 @@ TEST(Protocol, BatchesOfAContributionLiveAndDieTogether) {  // F23
   Harness h;
   h.Ready();
   const SessionId w0 = h.Open();
+  h.Blocked(w0, false);
   h.Claim(w0, kB0);
   h.Claim(w0, kB1);
   h->OnSessionLost(w0, h.now());
   const SessionId w1 = h.Open();
+  h.Blocked(w1, false);
   h.Claim(w1, kB1);
   h.Claim(w1, kB0);
   EXPECT_EQ(h.Granted(w1), 2u);
@@ -249,6 +261,7 @@ TEST(Protocol, BatchThatKillsWorkersIsQuarantined) {  // F23
   h.Ready();
   for (int i = 0; i < 3; ++i) {
     const SessionId w = h.Open();
+    h.Blocked(w, false);
     h.Claim(w, kB0);
     h.Claim(w, kB1);
     const size_t granted = h.Granted(w);
@@ -653,6 +666,7 @@ TEST(Epochs, LateFeedOfACommittedEpochIsNeverTrained) {
   h.Ready();
   const SessionId w = h.Open();
   h.Train(w, kB0);
+  h.Granted(w);
   h.Commit(1, {{0, 1, 4}});
   h.Claim(w, kB0);
   h.Claim(w, kB4);  // not even a batch that nobody has seen

@@ -63,7 +63,7 @@ void World::OpenSession(uint32_t w) {
   }
   worker.session = opened->session;
   worker.open = true;
-  worker.said_blocked = true;
+  worker.said_blocked.reset();
   worker.down.clear();
   streams_.push_back({worker.session, {}});
   Drain();
@@ -215,7 +215,7 @@ void World::Compute(uint32_t w, SimContribution& c) {
   if (batch.id != kInitBatch && c.computed == 0 && rng_.Chance(50)) c.base = std::max(c.base, SlowestVersion());
   ++c.computed;
   worker.rows_done += batch.rows;
-  if (worker.open) Send(w, StatusUp{worker.said_blocked, worker.rows_done});
+  if (worker.open) Send(w, StatusUp{worker.said_blocked.value_or(false), worker.rows_done});
 }
 
 void World::Encode(uint32_t w, SimContribution& c) {
