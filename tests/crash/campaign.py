@@ -37,6 +37,7 @@ GAPS = ("append-receipt", "submit-decision", "decision-apply", "apply-ack")
 COORDINATOR_GAPS = ("submit-decision",)  # only server 0 passes them
 SERVER_BINARY = "ballast-server-mutable"
 RUN = "campaign"
+KILL = "kill -9"
 PARTITIONS = 4
 HEAL_S = 60.0
 
@@ -70,6 +71,26 @@ def replay_by_numpy(data_dir: Path) -> State:
     return State(shard.version, f"{shard.root():016x}")
 
 
+@dataclass(frozen=True)
+class Healing:
+    """A process that was started again and is not known to be well yet."""
+
+    process: Process
+    how: str
+    acked: int
+    left: Optional[State]
+    started: float
+    acks: int  # acknowledgements when it was started
+
+    def recovered_as_left(self) -> bool:
+        """A server logs what it recovered: the version and the hash that it left. False: it has not said so yet."""
+        if self.left is None:
+            return True
+        recovered = _last_recovery(self.process)
+        assert recovered in (None, self.left), f"{self.process.name} recovered {recovered}, its log holds {self.left}"
+        return recovered is not None
+
+
 class Campaign:
     def __init__(self, directory: Path, seed: int, codec: str, checkpoints: bool, report: Any = print) -> None:
         self.random = random.Random(seed)
@@ -80,7 +101,9 @@ class Campaign:
         self.options = options(
             batch_rows=16, step_rows=64, partitions=PARTITIONS, codec=codec, reduction="mean", checkpoint_versions=25 if checkpoints else 0, lease_s=10.0
         )
-        self.armed: dict[str, str] = {}
+        self.armed: dict[str, str] = {}  # by process: the gap in which it will die
+        self.gaps: dict[str, list[str]] = {}  # by process: those that come after
+        self.healing: dict[str, Healing] = {}
         self.stopping = False
 
     def run(self, kills: list[tuple[str, str]], deadline: Optional[float] = None) -> list[Death]:
@@ -118,24 +141,27 @@ class Campaign:
     # ---- killing
 
     def _kill_all(self, kills: list[tuple[str, str]], deadline: Optional[float]) -> None:
-        waiting = {p.name: [how for name, how in kills if name == p.name] for p in self.cluster.processes()}
-        outside = [name for name, how in kills if how == "kill -9"]
-        while outside or any(self.armed.values()):
+        """Any number of processes may be dead or starting at a time: an armed gap strikes when it is passed."""
+        self.gaps = {p.name: [how for name, how in kills if name == p.name and how in GAPS] for p in self.cluster.processes()}
+        outside = [name for name, how in kills if how == KILL]
+        while outside or self.armed or self.healing:
+            for process in self.cluster.processes():
+                if not process.alive():
+                    self._restart(process, self.armed.pop(process.name, ""))
+            self._watch_healing()
             if deadline is not None and time.monotonic() > deadline:
-                self.report("time is up")
-                return
-            dead = [p for p in self.cluster.processes() if not p.alive()]
-            if not dead and outside and not self.armed.get(outside[0]):
-                process = self._process(outside.pop(0))
-                waiting[process.name].remove("kill -9")
+                outside.clear()
+                self.armed.clear()
+            elif outside and not self.healing and outside[0] not in self.armed:
                 self._await_progress(self.random.randint(4, 40))
-                if process.alive():
-                    process.kill()
-                    self._heal(process, "kill -9", waiting[process.name])
-                continue
-            for process in dead:
-                self._heal(process, self.armed.pop(process.name, "nothing that was planned"), waiting[process.name])
+                self._kill(self._process(outside[0]), outside)
             time.sleep(0.005)
+
+    def _kill(self, process: Process, outside: list[str]) -> None:
+        if all(p.alive() for p in self.cluster.processes()):
+            outside.remove(process.name)
+            process.kill()
+            self._restart(process, KILL)
 
     def _process(self, name: str) -> Process:
         return next(p for p in self.cluster.processes() if p.name == name)
@@ -147,23 +173,37 @@ class Campaign:
             f"{acks} acknowledgements", lambda: self.job.acks.count() >= goal or not all(p.alive() for p in self.cluster.processes()), HEAL_S
         )
 
-    def _heal(self, process: Process, how: str, waiting: list[str]) -> None:
-        """Checks what a dead process left, starts it again and waits until training goes on."""
+    def _restart(self, process: Process, how: str) -> None:
+        """Checks what a dead process left, and starts it again."""
         assert process.popen is not None
-        assert process.popen.wait() == -9, f"{process.name} ended with {process.popen.returncode}, expected {how}:\n{process.log_tail()}"
+        assert how and process.popen.wait() == -9, f"{process.name} ended with {process.popen.returncode}, planned was {how!r}:\n{process.log_tail()}"
         if how in GAPS:
             assert process.log_tail(500).rstrip().endswith(f"failpoint {how}"), process.log_tail(500)
+        before = self.healing.pop(process.name, None)
+        if before is not None:  # it died again before anybody was acknowledged
+            self._healed(before)
         acked = self.job.acks.last_version
         left = self._check_log(process, acked) if process in self.cluster.servers else None
-        if waiting and waiting[0] in GAPS:
-            self.armed[process.name] = waiting.pop(0)
+        if self.gaps[process.name]:
+            self.armed[process.name] = self.gaps[process.name].pop(0)
         self._arm(process)
-        started, acks = time.monotonic(), self.job.acks.count()
-        process.start()
-        if left is not None:
-            self._check_recovered(process, left)
-        wait_for(f"training to go on after {process.name}", lambda: self.job.acks.count() > acks or not process.alive(), HEAL_S)
-        death = Death(process.name, how, acked, left.version if left else None, time.monotonic() - started)
+        self.healing[process.name] = Healing(process, how, acked, left, time.monotonic(), self.job.acks.count())
+        process.start(wait=False)
+
+    def _watch_healing(self) -> None:
+        for healing in list(self.healing.values()):
+            process = healing.process
+            if not process.alive():
+                continue
+            if process.is_ready() and healing.recovered_as_left() and self.job.acks.count() > healing.acks:
+                del self.healing[process.name]
+                self._healed(healing)
+            elif time.monotonic() - healing.started > HEAL_S:
+                raise AssertionError(f"training does not go on after {healing.how} of {process.name}:\n{process.log_tail()}")
+
+    def _healed(self, healing: Healing) -> None:
+        left = healing.left.version if healing.left else None
+        death = Death(healing.process.name, healing.how, healing.acked, left, time.monotonic() - healing.started)
         self.deaths.append(death)
         self.report(f"{len(self.deaths):4d}  {death.process:9s} {death.how:16s} acked {death.acked:6d}  in its log {death.recovered}  healed in {death.heal_s:.2f} s")
 
@@ -181,15 +221,10 @@ class Campaign:
             assert numpy.version >= acked, f"feeds were told of version {acked}, the log of server 0 ends at {numpy.version}"
         return numpy
 
-    def _check_recovered(self, process: Process, left: State) -> None:
-        """What the restarted server says about its recovery (docs: log line "run recovered") is what it left."""
-        line = wait_for(f"{process.name} to recover {RUN}", lambda: _last_recovery(process), HEAL_S)
-        assert line == left, f"{process.name} recovered {line}, its log holds {left}"
-
     def _check_live_state(self) -> None:
         manifest = self.cluster.ctl_json("ckpt", "save", RUN)
         self.report(f"final checkpoint: {manifest}")
-        live = {s.index: s.digest for s in self._manifest().shards}
+        live = {s.shard: s.digest for s in self._manifest().shards}
         for index, server in enumerate(self.cluster.servers):
             data_dir = self.cluster.directory / server.name
             by_server, by_numpy = replay_by_server(data_dir), replay_by_numpy(data_dir)

@@ -77,16 +77,20 @@ class Process:
         def ready() -> bool:
             if not self.alive():
                 raise RuntimeError(f"{self.name} ended with {self.popen and self.popen.returncode}:\n{self.log_tail()}")
-            try:
-                state = json.loads(self.ready_file.read_text())
-            except (FileNotFoundError, ValueError):
-                return False
-            if self.popen is None or state["pid"] != self.popen.pid:
-                return False
-            self.address, self.metrics_address = state["address"], state["metrics_address"]
-            return True
+            return self.is_ready()
 
         wait_for(f"{self.name} to serve ({self.log})", ready, seconds)
+
+    def is_ready(self) -> bool:
+        """Whether this life of the process serves; learns its addresses."""
+        try:
+            state = json.loads(self.ready_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        if self.popen is None or state["pid"] != self.popen.pid:
+            return False
+        self.address, self.metrics_address = state["address"], state["metrics_address"]
+        return True
 
     def alive(self) -> bool:
         return self.popen is not None and self.popen.poll() is None
