@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <set>
@@ -14,6 +15,14 @@
 
 namespace ballast {
 namespace {
+
+// A buffer may hold infinities from the start, as an attention mask does; a forward that makes one is broken.
+bool FiniteOrAsBefore(absl::Span<const float> now, absl::Span<const float> before) {
+  for (size_t i = 0; i < now.size(); ++i) {
+    if (!std::isfinite(now[i]) && now[i] != before[i]) return false;
+  }
+  return true;
+}
 
 absl::Status Bad(absl::string_view what) { return absl::InvalidArgumentError(absl::StrCat("model: ", what)); }
 
@@ -142,7 +151,7 @@ absl::Status ModuleTensors::CheckForward() const {
     if (now.sizes().vec() != spec.shape || at::isFloatingType(now.scalar_type()) != (spec.dtype == DType::kF32)) {
       return Bad(absl::StrCat("forward changes shape or dtype of the buffer ", spec.name));
     }
-    if (spec.dtype == DType::kF32 && !AllFinite(SpanF32(DenseF32(now)))) {
+    if (spec.dtype == DType::kF32 && !FiniteOrAsBefore(SpanF32(DenseF32(now)), values_->F32(buffer.tensor))) {
       return Bad(absl::StrCat("forward makes the buffer ", spec.name, " infinite or NaN"));
     }
   }
@@ -159,7 +168,7 @@ void ModuleTensors::AccumulateF32(uint32_t rows, Buffer* buffer) const {
   for (size_t i = 0; i < now.size(); ++i) {
     double& sum = buffer->sum_f64[i];
     if (rule == UpdateRule::kMean) sum += static_cast<double>(rows) * now[i];
-    if (rule == UpdateRule::kSum) sum += static_cast<double>(now[i]) - before[i];
+    if (rule == UpdateRule::kSum && now[i] != before[i]) sum += static_cast<double>(now[i]) - before[i];
     if (rule == UpdateRule::kSet) sum = now[i];
   }
 }
