@@ -1,6 +1,6 @@
 """Bit exactness: servers and workers are killed while they train, and whatever is killed, the state is that of a replay of the whole log.
 
-Four campaigns of 11 kills: int8 and fp32, with checkpoints every 25 versions and without. Every gap of the protocol is hit at least 5 times.
+Four campaigns of 12 kills: int8 and fp32, with checkpoints every 25 versions and without. Every gap of the protocol is hit at least 5 times.
 `python -m tests.crash.campaign` makes longer ones.
 """
 
