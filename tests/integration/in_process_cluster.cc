@@ -52,7 +52,7 @@ std::shared_ptr<grpc::Channel> InProcessCluster::Channel(uint32_t index) const {
 
 std::unique_ptr<grpc::ClientContext> Call() {
   auto call = std::make_unique<grpc::ClientContext>();
-  call->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  call->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
   call->set_wait_for_ready(true);
   return call;
 }

@@ -27,6 +27,7 @@ v1::Batch InitBatch() {
 v1::RunSpec TestRunSpec(const std::string& name, int64_t elements) {
   v1::RunSpec spec;
   spec.set_name(name);
+  spec.set_model_sha256(kModelSha256);
   v1::TensorSpec* w = spec.add_tensors();
   w->set_name("w");
   w->add_shape(elements);

@@ -73,6 +73,9 @@ struct Values {
 // All values of a run of `TestRunSpec` from all servers: version >= min_version, or those of a checkpoint.
 Values Pull(const InProcessCluster& cluster, const std::string& run, uint64_t min_version, uint64_t manifest = 0);
 
+// Of "abc" (FIPS 180-2, appendix B.1), which is all that these servers ever see of a model.
+inline constexpr char kModelSha256[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
 // Tensors "w" [elements] OPT and "n" [1] I64 SUM; SGD with learning rate 1 and reduction SUM, so w loses what is contributed.
 v1::RunSpec TestRunSpec(const std::string& name, int64_t elements);
 

@@ -21,6 +21,16 @@ class ServerTest : public ::testing::TestWithParam<uint32_t> {
  protected:
   // CreateRun and BeginEpoch; the run waits for its initial weights.
   void Begin(const std::string& name) {
+    v1::Artifact artifact;
+    auto call = Call();
+    auto writer = cluster_.Control()->PutArtifact(call.get(), &artifact);
+    v1::Piece model;
+    model.set_sha256(kModelSha256);
+    model.set_total_bytes(3);
+    model.set_data("abc");
+    writer->Write(model);
+    writer->WritesDone();
+    ASSERT_TRUE(writer->Finish().ok());
     v1::Run run;
     const grpc::Status created = cluster_.Control()->CreateRun(Call().get(), TestRunSpec(name, kElements), &run);
     ASSERT_TRUE(created.ok()) << created.error_message();
@@ -86,7 +96,7 @@ INSTANTIATE_TEST_SUITE_P(Servers, ServerTest, ::testing::Values(1, 2), [](const 
 std::string ReasonOf(const grpc::Status& status) { return ballast::ReasonOf(FromGrpc(status)); }
 
 TEST_P(ServerTest, StepsAreTrainedDecidedPulledAndListed) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
   ASSERT_TRUE(session.open());
   EXPECT_EQ(session.welcome().servers_size(), static_cast<int>(GetParam()));
@@ -113,7 +123,7 @@ TEST_P(ServerTest, StepsAreTrainedDecidedPulledAndListed) {
 }
 
 TEST_P(ServerTest, CheckpointIsListedAndReadBack) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
   Initialise(session);
   Step(session, 0);
@@ -134,7 +144,7 @@ TEST_P(ServerTest, CheckpointIsListedAndReadBack) {
 }
 
 TEST_P(ServerTest, RestartedServersContinueWhereTheyWere) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   {
     RawSession session(cluster_, "r");
     Initialise(session);
@@ -156,7 +166,7 @@ TEST_P(ServerTest, RestartedServersContinueWhereTheyWere) {
 
 TEST_P(ServerTest, LastServerMayRestartAlone) {
   const uint32_t last = GetParam() - 1;
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   {
     RawSession session(cluster_, "r");
     Initialise(session);
@@ -171,7 +181,7 @@ TEST_P(ServerTest, LastServerMayRestartAlone) {
 }
 
 TEST_P(ServerTest, OrderlyStopTakesACheckpoint) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
   Initialise(session);
   Step(session, 0);
@@ -182,7 +192,7 @@ TEST_P(ServerTest, OrderlyStopTakesACheckpoint) {
 }
 
 TEST_P(ServerTest, SameSpecIsAnsweredAnotherOneIsNamed) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   v1::Run run;
   v1::RunSpec spec = TestRunSpec("r", kElements);
   ASSERT_TRUE(cluster_.Control()->CreateRun(Call().get(), spec, &run).ok());
@@ -275,7 +285,7 @@ TEST_P(ServerTest, UnknownRunIsNamedEverywhere) {
 }
 
 TEST_P(ServerTest, OtherProtocolNamesBothAndTheRemedy) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r", /*protocol=*/9);
   const grpc::Status status = session.Refusal();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
@@ -286,7 +296,7 @@ TEST_P(ServerTest, OtherProtocolNamesBothAndTheRemedy) {
 }
 
 TEST_P(ServerTest, GarbageOnPushEndsTheStreamAndNothingElse) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
   Initialise(session);
   auto channel = cluster_.Channel(0);
@@ -308,7 +318,7 @@ TEST_P(ServerTest, GarbageOnPushEndsTheStreamAndNothingElse) {
 }
 
 TEST_P(ServerTest, DeletedRunFreesItsDiskAndItsName) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   {
     RawSession session(cluster_, "r");
     Initialise(session);
@@ -321,14 +331,14 @@ TEST_P(ServerTest, DeletedRunFreesItsDiskAndItsName) {
   ASSERT_TRUE(deleted.ok()) << deleted.error_message();
   EXPECT_FALSE(std::filesystem::exists(cluster_.dir(0) + "/runs/r"));
   EXPECT_EQ(ReasonOf(cluster_.Control()->DeleteRun(Call().get(), ref, &run)), "NO_RUN");
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
   Initialise(session);
   EXPECT_EQ(Step(session, 0), 2u);
 }
 
 TEST_P(ServerTest, StoppedRunStaysStoppedUntilItsNextEpoch) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
   Initialise(session);
   v1::StopRequest stop;
@@ -348,7 +358,7 @@ TEST_P(ServerTest, StoppedRunStaysStoppedUntilItsNextEpoch) {
 }
 
 TEST_P(ServerTest, FeedGoesToAnAttachedWorker) {
-  Begin("r");
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   v1::FeedRef ref;
   ref.set_run("r");
   ref.set_epoch(1);
