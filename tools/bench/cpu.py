@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,12 +57,39 @@ def by_kind(servers: Iterable[int], workers: Iterable[int], driver: int) -> Coun
     return kinds
 
 
-def by_thread(pids: Iterable[int]) -> Counter[str]:
-    """Seconds so far of the live threads, summed over those with the same name in all processes."""
-    threads: Counter[str] = Counter()
+Threads = dict[tuple[int, int], tuple[str, float]]  # (process, thread) -> its name and seconds so far
+
+
+def by_thread(pids: Iterable[int]) -> Threads:
+    """Of the live threads."""
+    threads: Threads = {}
     for pid in pids:
         for task in (_PROC / str(pid) / "task").iterdir():
-            fields = _stat(task / "stat")
-            name = (task / "comm").read_text().strip() if fields else ""
-            threads[name] += sum(int(f) for f in fields[11:13]) / _TICK
+            if fields := _stat(task / "stat"):
+                threads[pid, int(task.name)] = program(int(task.name)), sum(int(f) for f in fields[11:13]) / _TICK
     return threads
+
+
+def spent(before: Threads, after: Threads) -> Counter[str]:
+    """Seconds by name, summed over threads with one name; threads that ended in between are missing."""
+    names: Counter[str] = Counter()
+    for thread, (name, total) in after.items():
+        names[name] += total - before.get(thread, (name, 0.0))[1]
+    return names
+
+
+class Others:
+    """How busy everybody else keeps this machine, in cores: a rate that was measured beside a compiler says little."""
+
+    def __init__(self) -> None:
+        self._busy, self._time = _machine_seconds(), time.monotonic()
+
+    def cores(self, own_seconds: float) -> float:
+        """Since this object was made. `own_seconds`: CPU that the measured processes used meanwhile."""
+        return max(0.0, (_machine_seconds() - self._busy - own_seconds) / (time.monotonic() - self._time))
+
+
+def _machine_seconds() -> float:
+    """Not idle: user, nice, system, interrupts, stolen."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(f) for f in (_PROC / "stat").read_text().split("\n")[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICK

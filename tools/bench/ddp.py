@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional as F
 
-from tools.bench import plain
+from tools.bench import cpu, plain
 
 RANKS = 2
 WARM_UP_STEPS = 5
@@ -26,6 +26,7 @@ class DdpResult:
     rows_per_second: float
     cpu_seconds: float  # of all ranks
     rows: int
+    other_cores: float  # busy with other processes, from the start of the ranks to their end
 
 
 def measure(folder: Path, tokens: np.ndarray, labels: np.ndarray, classes: int, epochs: int, batch_rows: int) -> DdpResult:
@@ -33,11 +34,13 @@ def measure(folder: Path, tokens: np.ndarray, labels: np.ndarray, classes: int, 
     data, meeting = folder / "ddp.npz", folder / f"ddp-{os.getpid()}-{time.monotonic_ns()}"
     np.savez(data, tokens=tokens, labels=labels)
     results = mp.get_context("spawn").SimpleQueue()
+    others, reaped = cpu.Others(), _cpu(resource.RUSAGE_CHILDREN)
     mp.spawn(_rank, (str(data), str(meeting), classes, epochs, batch_rows, results), nprocs=RANKS)
     parts = [results.get() for _ in range(RANKS)]
     meeting.unlink(missing_ok=True)
     rows = sum(p[0] for p in parts)
-    return DdpResult(rows / max(p[1] for p in parts), sum(p[2] for p in parts), rows)
+    other_cores = others.cores(_cpu(resource.RUSAGE_CHILDREN) - reaped)
+    return DdpResult(rows / max(p[1] for p in parts), sum(p[2] for p in parts), rows, other_cores)
 
 
 def _rank(rank: int, data: str, meeting: str, classes: int, epochs: int, batch_rows: int, results: Any) -> None:
@@ -57,7 +60,7 @@ def _rank(rank: int, data: str, meeting: str, classes: int, epochs: int, batch_r
     for _ in range(WARM_UP_STEPS):
         step(torch.arange(batch_rows))
     dist.barrier()
-    started, cpu = time.monotonic(), _cpu()
+    started, cpu_before = time.monotonic(), _cpu()
     rows = 0
     for epoch in range(epochs):
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(epoch))
@@ -66,10 +69,10 @@ def _rank(rank: int, data: str, meeting: str, classes: int, epochs: int, batch_r
             step(mine)
             rows += len(mine)
     dist.barrier()
-    results.put((rows, time.monotonic() - started, _cpu() - cpu))
+    results.put((rows, time.monotonic() - started, _cpu() - cpu_before))
     dist.destroy_process_group()
 
 
-def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def _cpu(whose: int = resource.RUSAGE_SELF) -> float:
+    usage = resource.getrusage(whose)
     return usage.ru_utime + usage.ru_stime

@@ -26,6 +26,7 @@ from tools.demo_job.model import TOKENS
 
 BATCH_ROWS = 128
 BAR = 0.8  # of DDP, at staleness 1
+QUIET_CORES = 0.2  # more than that in use by other processes, and the rates are not judged
 
 
 def median(rounds: list[Any], value: Callable[[Any], float]) -> float:
@@ -55,8 +56,18 @@ def print_ballast(staleness: int, rounds: list[Round], rivals: list[DdpResult], 
     print(f"  tasks, s      {listed(medians(rounds, lambda r: r.feed))}")
     kilobytes = medians(rounds, lambda r: {k: v / 1e3 / r.steps for k, v in r.bytes.items()})
     print(f"  kB / step     {listed(kilobytes)}")
+    print(f"  others used   {median(rounds, lambda r: r.other_cores):.2f} cores")
     if threads:
         print(f"  busiest threads of servers and workers, CPU s   {listed(medians(rounds, lambda r: r.threads), 12)}")
+
+
+def print_verdict(rounds: list[Round], rivals: list[DdpResult]) -> None:
+    ratio = statistics.median(r.rows_per_second / d.rows_per_second for r, d in zip(rounds, rivals))
+    others = max(median(rounds, lambda r: r.other_cores), median(rivals, lambda d: d.other_cores))
+    verdict = "reached" if ratio >= BAR else "not reached"
+    if others > QUIET_CORES:  # the scheduler divides a busy machine by processes: whoever has more of them looks faster
+        verdict = f"not judged, other processes kept {others:.1f} cores busy"
+    print(f"\nstaleness 1: {ratio:.2f} of DDP, bar {BAR}: {verdict}")
 
 
 def main() -> None:
@@ -100,8 +111,7 @@ def main() -> None:
     for staleness in bounds:
         print_ballast(staleness, rounds[staleness], rivals, arguments.threads)
     if 1 in bounds:
-        ratio = statistics.median(r.rows_per_second / d.rows_per_second for r, d in zip(rounds[1], rivals))
-        print(f"\nstaleness 1: {ratio:.2f} of DDP, bar {BAR}: {'reached' if ratio >= BAR else 'not reached'}")
+        print_verdict(rounds[1], rivals)
     if arguments.json:
         arguments.json.write_text(json.dumps({"ddp": [asdict(d) for d in rivals], "ballast": {s: [asdict(r) for r in rounds[s]] for s in bounds}}, indent=1))
 

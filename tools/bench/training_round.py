@@ -33,6 +33,7 @@ class Round:
     threads: dict[str, float]  # seconds by name of thread, of servers and workers
     bytes: dict[str, float]
     timing: dict[str, float]  # of the sessions, by phase
+    other_cores: float  # busy with processes that are not part of this
     feed: dict[str, float] = field(default_factory=dict)  # of the Spark tasks: spark, pack, feed
 
 
@@ -67,6 +68,7 @@ class _Watch(threading.Thread):
 def measure(cluster: dict[str, Any], frame: Any, model: str, run: str, epochs: int, batch_rows: int, staleness: int) -> Round:
     servers, workers = pids(cluster, "server"), pids(cluster, "worker")
     before = cpu.by_kind(servers, workers, os.getpid()), cpu.by_thread(servers + workers), _bytes(cluster)
+    others = cpu.Others()
     watch = _Watch(cluster["server"], run)
     watch.start()
     started = time.monotonic()
@@ -78,10 +80,12 @@ def measure(cluster: dict[str, Any], frame: Any, model: str, run: str, epochs: i
     seconds = time.monotonic() - started
     rate = watch.stop()
     after = cpu.by_kind(servers, workers, os.getpid()), cpu.by_thread(servers + workers), _bytes(cluster)
+    used = dict(after[0] - before[0])
+    other_cores = others.cores(sum(used.values()))
     shown = ctl("--server", cluster["server"], "run", "show", run)
     return Round(
         rows=result.rows_trained, rows_per_second=rate, call_seconds=seconds, steps=shown["steps"], steps_part_full=shown["steps_part_full"],
-        cpu=dict(after[0] - before[0]), threads=dict(after[1] - before[1]), bytes=dict(after[2] - before[2]), timing=shown["timing_seconds"],
+        cpu=used, threads=dict(cpu.spent(before[1], after[1])), bytes=dict(after[2] - before[2]), timing=shown["timing_seconds"], other_cores=other_cores,
         feed={phase: result.timing[phase] for phase in ("spark", "pack", "feed")},
     )  # fmt: skip
 
