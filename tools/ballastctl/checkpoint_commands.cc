@@ -48,8 +48,11 @@ absl::StatusOr<Checkpoint> Find(Client& client, const std::string& text) {
     if (wanted->version == 0 || m.version() == wanted->version) return Checkpoint{*run, m};
     versions.push_back(m.version());
   }
-  if (versions.empty()) return absl::NotFoundError(absl::StrCat("run ", wanted->run, " has no checkpoint yet; `ballastctl ckpt save ", wanted->run, "` makes one"));
-  return absl::NotFoundError(absl::StrCat("run ", wanted->run, " has no checkpoint ", wanted->version, "; it has ", absl::StrJoin(versions, ", ")));
+  if (versions.empty())
+    return absl::NotFoundError(
+        absl::StrCat("run ", wanted->run, " has no checkpoint yet; `ballastctl ckpt save ", wanted->run, "` makes one"));
+  return absl::NotFoundError(
+      absl::StrCat("run ", wanted->run, " has no checkpoint ", wanted->version, "; it has ", absl::StrJoin(versions, ", ")));
 }
 
 absl::Status List(Globals& globals, const std::string& name) {
@@ -62,8 +65,14 @@ absl::Status List(Globals& globals, const std::string& name) {
   Json out = Json::array();
   Table table({"VERSION", "RUN", "STEP", "LOSS", "SIZE", "SAVED", "HEALTHY"});
   for (const v1::Manifest& m : manifests->manifests()) {
-    out.push_back({{"version", m.version()}, {"run", m.run()}, {"step", m.step()}, {"bytes", BytesOf(m)}, {"created_unix_ms", m.created_unix_ms()}, {"healthy", m.healthy()}});
-    table.Add({std::to_string(m.version()), m.run(), HumanCount(m.step()), FormatDouble(m.loss(), 4), HumanBytes(BytesOf(m)), HumanAge(m.created_unix_ms()), m.healthy() ? "yes" : "no"});
+    out.push_back({{"version", m.version()},
+                   {"run", m.run()},
+                   {"step", m.step()},
+                   {"bytes", BytesOf(m)},
+                   {"created_unix_ms", m.created_unix_ms()},
+                   {"healthy", m.healthy()}});
+    table.Add({std::to_string(m.version()), m.run(), HumanCount(m.step()), FormatDouble(m.loss(), 4), HumanBytes(BytesOf(m)),
+               HumanAge(m.created_unix_ms()), m.healthy() ? "yes" : "no"});
   }
   if (globals.json) {
     std::printf("%s\n", out.dump(2).c_str());
@@ -107,12 +116,15 @@ absl::Status Show(Globals& globals, const std::string& text) {
   auto found = Find(*client, text);
   if (!found.ok()) return found.status();
   std::vector<TensorStats> stats(static_cast<size_t>(found->run.spec().tensors_size()));
-  absl::Status read = client->ReadManifest(found->run, found->manifest.version(), false, [&](uint32_t server, const v1::BlockHead& head, absl::string_view bytes) {
-    if (head.tensor() >= stats.size()) return absl::DataLossError(absl::StrCat("server ", server, " sent a block of tensor ", head.tensor(), ", which the run does not have"));
-    stats[head.tensor()].shards.insert(server);
-    AddBlock(head, bytes, stats[head.tensor()]);
-    return absl::OkStatus();
-  });
+  absl::Status read = client->ReadManifest(
+      found->run, found->manifest.version(), false, [&](uint32_t server, const v1::BlockHead& head, absl::string_view bytes) {
+        if (head.tensor() >= stats.size())
+          return absl::DataLossError(
+              absl::StrCat("server ", server, " sent a block of tensor ", head.tensor(), ", which the run does not have"));
+        stats[head.tensor()].shards.insert(server);
+        AddBlock(head, bytes, stats[head.tensor()]);
+        return absl::OkStatus();
+      });
   if (!read.ok()) return read;
   Json out = Json::array();
   Table table({"TENSOR", "DTYPE", "SHAPE", "SHARDS", "NORM", "NON-FINITE"});
@@ -125,10 +137,16 @@ absl::Status Show(Globals& globals, const std::string& text) {
                    {"shards", stats[i].shards},
                    {"norm", norm},
                    {"nonfinite", stats[i].nonfinite}});
-    table.Add({t.name(), t.source_dtype(), ShapeText(t), absl::StrJoin(stats[i].shards, ","), FormatDouble(norm, 4), std::to_string(stats[i].nonfinite)});
+    table.Add({t.name(), t.source_dtype(), ShapeText(t), absl::StrJoin(stats[i].shards, ","), FormatDouble(norm, 4),
+               std::to_string(stats[i].nonfinite)});
   }
   if (globals.json) {
-    std::printf("%s\n", Json{{"run", found->manifest.run()}, {"version", found->manifest.version()}, {"healthy", found->manifest.healthy()}, {"tensors", out}}.dump(2).c_str());
+    std::printf("%s\n", Json{{"run", found->manifest.run()},
+                             {"version", found->manifest.version()},
+                             {"healthy", found->manifest.healthy()},
+                             {"tensors", out}}
+                            .dump(2)
+                            .c_str());
   } else {
     table.Print();
   }
@@ -145,22 +163,28 @@ absl::Status Verify(Globals& globals, const std::string& text) {
   std::set<std::pair<uint32_t, uint64_t>> missing;
   for (const v1::Block& b : found->run.layout()) missing.insert({b.tensor(), b.first()});
   uint64_t bytes_read = 0, blocks = 0;
-  absl::Status read = client->ReadManifest(found->run, found->manifest.version(), true, [&](uint32_t, const v1::BlockHead& head, absl::string_view bytes) {
-    bytes_read += bytes.size();
-    ++blocks;
-    if (head.tensor() < tensors) missing.erase({head.tensor(), head.first()});
-    return absl::OkStatus();
-  });
+  absl::Status read =
+      client->ReadManifest(found->run, found->manifest.version(), true, [&](uint32_t, const v1::BlockHead& head, absl::string_view bytes) {
+        bytes_read += bytes.size();
+        ++blocks;
+        if (head.tensor() < tensors) missing.erase({head.tensor(), head.first()});
+        return absl::OkStatus();
+      });
   if (read.ok() && !missing.empty()) {
     const auto& [tensor, first] = *missing.begin();
-    read = absl::DataLossError(absl::StrCat(missing.size(), " blocks are missing; the first: tensor ", found->run.spec().tensors(static_cast<int>(tensor)).name(), " at element ", first));
+    read = absl::DataLossError(absl::StrCat(missing.size(), " blocks are missing; the first: tensor ",
+                                            found->run.spec().tensors(static_cast<int>(tensor)).name(), " at element ", first));
   }
   if (!read.ok()) return read;
   if (globals.json) {
-    std::printf("%s\n", Json{{"ok", true}, {"version", found->manifest.version()}, {"tensors", tensors}, {"blocks", blocks}, {"bytes", bytes_read}}.dump().c_str());
+    std::printf("%s\n",
+                Json{{"ok", true}, {"version", found->manifest.version()}, {"tensors", tensors}, {"blocks", blocks}, {"bytes", bytes_read}}
+                    .dump()
+                    .c_str());
   } else {
-    std::printf("ok: %s@%lu: %d servers, %u tensors, %lu blocks, %s, all checksums match\n", found->manifest.run().c_str(), static_cast<unsigned long>(found->manifest.version()),
-                found->manifest.shards_size(), tensors, static_cast<unsigned long>(blocks), HumanBytes(bytes_read).c_str());
+    std::printf("ok: %s@%lu: %d servers, %u tensors, %lu blocks, %s, all checksums match\n", found->manifest.run().c_str(),
+                static_cast<unsigned long>(found->manifest.version()), found->manifest.shards_size(), tensors,
+                static_cast<unsigned long>(blocks), HumanBytes(bytes_read).c_str());
   }
   return absl::OkStatus();
 }
@@ -174,7 +198,8 @@ absl::Status Save(Globals& globals, const std::string& name) {
     std::printf("%s\n", Json{{"run", name}, {"version", manifest->version()}, {"bytes", BytesOf(*manifest)}}.dump().c_str());
   } else {
     std::printf("%s@%lu\n", name.c_str(), static_cast<unsigned long>(manifest->version()));
-    Message(absl::StrCat("saved ", HumanBytes(BytesOf(*manifest)), "; look with `ballastctl ckpt show ", name, "@", manifest->version(), "`"));
+    Message(
+        absl::StrCat("saved ", HumanBytes(BytesOf(*manifest)), "; look with `ballastctl ckpt show ", name, "@", manifest->version(), "`"));
   }
   return absl::OkStatus();
 }
@@ -187,14 +212,15 @@ absl::Status Export(Globals& globals, const std::string& text, const std::string
   const v1::RunSpec& spec = found->run.spec();
   std::vector<std::string> values;
   for (const v1::TensorSpec& t : spec.tensors()) values.emplace_back(Elements(t) * (t.dtype() == v1::I64 ? 8 : 4), '\0');
-  absl::Status read = client->ReadManifest(found->run, found->manifest.version(), false, [&](uint32_t server, const v1::BlockHead& head, absl::string_view bytes) {
-    const size_t element = head.codec() == v1::CODEC_I64 ? 8 : 4;
-    if (head.tensor() >= values.size() || head.first() * element + bytes.size() > values[head.tensor()].size()) {
-      return absl::DataLossError(absl::StrCat("server ", server, " sent a block that the run's layout does not have"));
-    }
-    std::memcpy(values[head.tensor()].data() + head.first() * element, bytes.data(), bytes.size());
-    return absl::OkStatus();
-  });
+  absl::Status read = client->ReadManifest(
+      found->run, found->manifest.version(), false, [&](uint32_t server, const v1::BlockHead& head, absl::string_view bytes) {
+        const size_t element = head.codec() == v1::CODEC_I64 ? 8 : 4;
+        if (head.tensor() >= values.size() || head.first() * element + bytes.size() > values[head.tensor()].size()) {
+          return absl::DataLossError(absl::StrCat("server ", server, " sent a block that the run's layout does not have"));
+        }
+        std::memcpy(values[head.tensor()].data() + head.first() * element, bytes.data(), bytes.size());
+        return absl::OkStatus();
+      });
   if (!read.ok()) return read;
   std::vector<ExportTensor> tensors;
   for (int i = 0; i < spec.tensors_size(); ++i) {
@@ -204,7 +230,8 @@ absl::Status Export(Globals& globals, const std::string& text, const std::string
     tensors.push_back({t.name(), t.source_dtype(), shape, &values[static_cast<size_t>(i)]});
     for (const std::string& alias : t.aliases()) tensors.push_back({alias, t.source_dtype(), shape, &values[static_cast<size_t>(i)]});
   }
-  auto written = WriteSafetensors(dir, tensors, {{"format", "pt"}, {"ballast_run", spec.name()}, {"ballast_version", std::to_string(found->manifest.version())}});
+  auto written = WriteSafetensors(
+      dir, tensors, {{"format", "pt"}, {"ballast_run", spec.name()}, {"ballast_version", std::to_string(found->manifest.version())}});
   if (!written.ok()) return written.status();
   if (globals.json) {
     std::printf("%s\n", Json{{"run", spec.name()}, {"version", found->manifest.version()}, {"files", *written}}.dump().c_str());

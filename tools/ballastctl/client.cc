@@ -30,7 +30,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
 }
 
-void SetDeadline(grpc::ClientContext& context, std::chrono::milliseconds timeout) { context.set_deadline(std::chrono::system_clock::now() + timeout); }
+void SetDeadline(grpc::ClientContext& context, std::chrono::milliseconds timeout) {
+  context.set_deadline(std::chrono::system_clock::now() + timeout);
+}
 
 template <typename Response, typename Call>
 absl::StatusOr<Response> Unary(std::chrono::milliseconds timeout, Call call) {
@@ -52,7 +54,8 @@ absl::Status CheckBlock(const v1::Run& run, uint32_t server, const v1::BlockHead
 absl::Status VisitChunk(const v1::Run& run, uint32_t server, const v1::Chunk& chunk, const Client::BlockVisitor& visit) {
   absl::string_view payload = chunk.payload();
   for (const v1::BlockHead& head : chunk.blocks()) {
-    if (head.bytes() > payload.size()) return absl::DataLossError(absl::StrCat("server ", server, ": a chunk's payload ends inside a block"));
+    if (head.bytes() > payload.size())
+      return absl::DataLossError(absl::StrCat("server ", server, ": a chunk's payload ends inside a block"));
     const absl::string_view bytes = payload.substr(0, head.bytes());
     payload.remove_prefix(head.bytes());
     if (absl::Status s = CheckBlock(run, server, head, bytes); !s.ok()) return s;
@@ -63,7 +66,8 @@ absl::Status VisitChunk(const v1::Run& run, uint32_t server, const v1::Chunk& ch
 
 }  // namespace
 
-Client::Client(std::string address, std::shared_ptr<grpc::Channel> channel) : address_(std::move(address)), control_(v1::Control::NewStub(channel)) {}
+Client::Client(std::string address, std::shared_ptr<grpc::Channel> channel)
+    : address_(std::move(address)), control_(v1::Control::NewStub(channel)) {}
 
 absl::StatusOr<Client> Client::Connect(std::string address, std::chrono::milliseconds timeout) {
   if (address.empty()) {
@@ -71,11 +75,13 @@ absl::StatusOr<Client> Client::Connect(std::string address, std::chrono::millise
   }
   if (address.empty()) address = DevServerAddress();
   if (address.empty()) {
-    return absl::InvalidArgumentError("no server: give --server HOST:PORT, set BALLAST_SERVER, or start a local cluster with `ballastctl dev up`");
+    return absl::InvalidArgumentError(
+        "no server: give --server HOST:PORT, set BALLAST_SERVER, or start a local cluster with `ballastctl dev up`");
   }
   auto channel = MakeChannel(address);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + timeout)) {
-    return absl::UnavailableError(absl::StrCat("no server answers at ", address, " (waited ", timeout.count(), " ms; --timeout changes it)"));
+    return absl::UnavailableError(
+        absl::StrCat("no server answers at ", address, " (waited ", timeout.count(), " ms; --timeout changes it)"));
   }
   return Client(std::move(address), std::move(channel));
 }
@@ -97,7 +103,8 @@ absl::StatusOr<v1::Run> Client::GetRun(const std::string& run) {
   if (all.ok()) {
     for (const v1::Run& r : all->runs()) names.push_back(r.spec().name());
   }
-  return absl::NotFoundError(absl::StrCat("no run named \"", run, "\" at ", address_, names.empty() ? "; there are no runs" : "; runs: ", absl::StrJoin(names, ", ")));
+  return absl::NotFoundError(absl::StrCat("no run named \"", run, "\" at ", address_,
+                                          names.empty() ? "; there are no runs" : "; runs: ", absl::StrJoin(names, ", ")));
 }
 
 absl::StatusOr<v1::Run> Client::StopRun(const std::string& run, const std::string& reason) {
@@ -116,17 +123,20 @@ absl::StatusOr<v1::Run> Client::DeleteRun(const std::string& run) {
 absl::StatusOr<v1::Manifest> Client::Checkpoint(const std::string& run) {
   v1::RunRef request;
   request.set_run(run);
-  return Unary<v1::Manifest>(kCheckpointTimeout, [&](auto* context, auto* response) { return control_->Checkpoint(context, request, response); });
+  return Unary<v1::Manifest>(kCheckpointTimeout,
+                             [&](auto* context, auto* response) { return control_->Checkpoint(context, request, response); });
 }
 
 absl::StatusOr<v1::ManifestList> Client::ListManifests(const std::string& run) {
   v1::RunRef request;
   request.set_run(run);
-  return Unary<v1::ManifestList>(kCallTimeout, [&](auto* context, auto* response) { return control_->ListManifests(context, request, response); });
+  return Unary<v1::ManifestList>(kCallTimeout,
+                                 [&](auto* context, auto* response) { return control_->ListManifests(context, request, response); });
 }
 
 absl::StatusOr<v1::ClusterState> Client::Cluster() {
-  return Unary<v1::ClusterState>(kCallTimeout, [&](auto* context, auto* response) { return control_->Cluster(context, v1::ClusterRequest(), response); });
+  return Unary<v1::ClusterState>(kCallTimeout,
+                                 [&](auto* context, auto* response) { return control_->Cluster(context, v1::ClusterRequest(), response); });
 }
 
 absl::Status Client::ListDecisions(const v1::DecisionRange& range, const std::function<void(const v1::Decision&)>& visit) {
@@ -142,7 +152,8 @@ absl::Status Client::ReadManifest(const v1::Run& run, uint64_t version, bool slo
   auto cluster = Cluster();
   if (!cluster.ok()) return cluster.status();
   for (uint32_t server = 0; server < cluster->servers_expected(); ++server) {
-    const auto info = std::find_if(cluster->servers().begin(), cluster->servers().end(), [&](const auto& s) { return s.index() == server; });
+    const auto info =
+        std::find_if(cluster->servers().begin(), cluster->servers().end(), [&](const auto& s) { return s.index() == server; });
     if (info == cluster->servers().end() || info->address().empty()) {
       return absl::UnavailableError(absl::StrCat("server ", server, " is not connected: its part of the checkpoint cannot be read"));
     }

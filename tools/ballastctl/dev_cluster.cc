@@ -67,7 +67,8 @@ absl::StatusOr<DevCluster> LoadState(const std::string& dir) {
   }
   DevCluster cluster{dir, {}};
   for (const Json& p : state["processes"]) {
-    DevProcess process{p.value("name", ""), p.value("pid", 0), p.value("address", ""), p.value("metrics_address", ""), p.value("log", ""), false};
+    DevProcess process{
+        p.value("name", ""), p.value("pid", 0), p.value("address", ""), p.value("metrics_address", ""), p.value("log", ""), false};
     process.alive = Alive(process.pid);
     cluster.processes.push_back(std::move(process));
   }
@@ -135,8 +136,13 @@ absl::Status Start(const DevOptions& options, const std::string& binary, std::ve
   std::error_code error;
   fs::remove(ready, error);
   process.log = (dir / "logs" / (process.name + ".log")).string();
-  std::vector<std::string> command = {binary, "--listen", process.address.empty() ? "127.0.0.1:0" : process.address, "--metrics-listen",
-                                      process.metrics_address.empty() ? "127.0.0.1:0" : process.metrics_address, "--ready-file", ready.string()};
+  std::vector<std::string> command = {binary,
+                                      "--listen",
+                                      process.address.empty() ? "127.0.0.1:0" : process.address,
+                                      "--metrics-listen",
+                                      process.metrics_address.empty() ? "127.0.0.1:0" : process.metrics_address,
+                                      "--ready-file",
+                                      ready.string()};
   command.insert(command.end(), flags.begin(), flags.end());
   auto pid = Spawn(command, process.log);
   if (!pid.ok()) return pid.status();

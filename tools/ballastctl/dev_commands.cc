@@ -17,14 +17,20 @@ void Print(const DevCluster& cluster, bool json) {
   if (json) {
     Json processes = Json::array();
     for (const DevProcess& p : cluster.processes) {
-      processes.push_back({{"name", p.name}, {"pid", p.pid}, {"alive", p.alive}, {"address", p.address}, {"metrics_address", p.metrics_address}, {"log", p.log}});
+      processes.push_back({{"name", p.name},
+                           {"pid", p.pid},
+                           {"alive", p.alive},
+                           {"address", p.address},
+                           {"metrics_address", p.metrics_address},
+                           {"log", p.log}});
     }
     std::printf("%s\n", Json{{"dir", cluster.dir}, {"server", cluster.processes[0].address}, {"processes", processes}}.dump(2).c_str());
     return;
   }
   Table table({"PROCESS", "PID", "STATE", "ADDRESS", "METRICS", "LOG"});
   for (const DevProcess& p : cluster.processes) {
-    table.Add({p.name, p.pid > 0 ? std::to_string(p.pid) : "-", p.alive ? "up" : "down", p.address, absl::StrCat("http://", p.metrics_address, "/metrics"), p.log});
+    table.Add({p.name, p.pid > 0 ? std::to_string(p.pid) : "-", p.alive ? "up" : "down", p.address,
+               absl::StrCat("http://", p.metrics_address, "/metrics"), p.log});
   }
   table.Print();
 }
@@ -40,7 +46,8 @@ void AddDevCommands(CLI::App& app, Globals& globals) {
   up->add_option("--servers", options->servers, "Server processes")->capture_default_str()->check(CLI::Range(1, 64));
   up->add_option("--workers", options->workers, "Worker processes")->capture_default_str()->check(CLI::Range(0, 64));
   up->add_option("--dir", options->dir, "Folder of data and logs (default: " + DefaultDevDir() + ")");
-  up->add_option("--server-flag", options->server_flags, "Handed on to every ballast-server, e.g. --server-flag=--log-retain=all")->allow_extra_args(false);
+  up->add_option("--server-flag", options->server_flags, "Handed on to every ballast-server, e.g. --server-flag=--log-retain=all")
+      ->allow_extra_args(false);
   up->add_option("--worker-flag", options->worker_flags, "Handed on to every ballast-worker")->allow_extra_args(false);
   Bind(up, globals, [options, &globals]() -> absl::Status {
     auto cluster = DevUp(*options);

@@ -20,20 +20,26 @@ inline constexpr char kExitCodesHelp[] =
 
 inline int ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
-    case absl::StatusCode::kOk: return kExitOk;
+    case absl::StatusCode::kOk:
+      return kExitOk;
     case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kOutOfRange: return kExitUsage;
-    case absl::StatusCode::kNotFound: return kExitNotFound;
+    case absl::StatusCode::kOutOfRange:
+      return kExitUsage;
+    case absl::StatusCode::kNotFound:
+      return kExitNotFound;
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
-    case absl::StatusCode::kCancelled: return kExitUnreachable;
+    case absl::StatusCode::kCancelled:
+      return kExitUnreachable;
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kResourceExhausted:
     case absl::StatusCode::kAlreadyExists:
-    case absl::StatusCode::kAborted: return kExitRefused;
-    default: return kExitCheckFailed;
+    case absl::StatusCode::kAborted:
+      return kExitRefused;
+    default:
+      return kExitCheckFailed;
   }
 }
 

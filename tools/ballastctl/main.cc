@@ -18,7 +18,8 @@ void Bind(CLI::App* command, Globals& globals, std::function<absl::Status()> bod
     const absl::Status status = body();
     if (status.ok()) return;
     const std::string reason = ReasonOf(status);
-    std::fprintf(stderr, "ballastctl: %s%s\n", std::string(status.message()).c_str(), reason.empty() ? "" : ("   (reason " + reason + ")").c_str());
+    std::fprintf(stderr, "ballastctl: %s%s\n", std::string(status.message()).c_str(),
+                 reason.empty() ? "" : ("   (reason " + reason + ")").c_str());
     globals.exit_code = ExitCodeOf(status);
   });
 }

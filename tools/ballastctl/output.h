@@ -19,9 +19,9 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-std::string HumanBytes(uint64_t bytes);        // "2.9 GiB"
-std::string HumanCount(uint64_t n);            // "48 828"
-std::string HumanAge(int64_t unix_ms);         // "4 min ago"
+std::string HumanBytes(uint64_t bytes);              // "2.9 GiB"
+std::string HumanCount(uint64_t n);                  // "48 828"
+std::string HumanAge(int64_t unix_ms);               // "4 min ago"
 std::string FormatDouble(double value, int digits);  // "-" when NaN
 
 void Message(const std::string& text);  // a line on stderr, less with -q

@@ -23,10 +23,14 @@ uint32_t EpochsCommitted(const v1::Run& run) {
 const char* StateName(const v1::Run& run) {
   if (run.state() == v1::RUN_ACTIVE && EpochsCommitted(run) >= run.spec().epochs()) return "complete";
   switch (run.state()) {
-    case v1::RUN_WAITING: return "waiting";
-    case v1::RUN_ACTIVE: return "active";
-    case v1::RUN_STOPPED: return "stopped";
-    default: return "unknown";
+    case v1::RUN_WAITING:
+      return "waiting";
+    case v1::RUN_ACTIVE:
+      return "active";
+    case v1::RUN_STOPPED:
+      return "stopped";
+    default:
+      return "unknown";
   }
 }
 
@@ -72,7 +76,11 @@ Json RunJson(const v1::Run& run) {
 }
 
 Json BatchJson(const v1::Batch& b) {
-  return {{"epoch", b.epoch()}, {"partition", b.partition()}, {"seq", b.seq()}, {"rows", b.rows()}, {"fingerprint", absl::StrFormat("%016x", b.fingerprint())}};
+  return {{"epoch", b.epoch()},
+          {"partition", b.partition()},
+          {"seq", b.seq()},
+          {"rows", b.rows()},
+          {"fingerprint", absl::StrFormat("%016x", b.fingerprint())}};
 }
 
 Json StepJson(const v1::Decision& d) {
@@ -80,20 +88,26 @@ Json StepJson(const v1::Decision& d) {
   for (const v1::Part& p : d.parts()) {
     Json batches = Json::array();
     for (const v1::Batch& b : p.batches()) batches.push_back(BatchJson(b));
-    parts.push_back({{"session", p.uid().session()}, {"uid", p.uid().counter()}, {"rows", p.rows()}, {"base_version", p.base_version()}, {"loss_sum", p.loss_sum()}, {"batches", batches}});
+    parts.push_back({{"session", p.uid().session()},
+                     {"uid", p.uid().counter()},
+                     {"rows", p.rows()},
+                     {"base_version", p.base_version()},
+                     {"loss_sum", p.loss_sum()},
+                     {"batches", batches}});
   }
   Json skipped = Json::array();
   for (const v1::SkippedBatch& s : d.skipped()) skipped.push_back({{"batch", BatchJson(s.batch())}, {"reason", s.reason()}});
-  return {{"index", d.index()}, {"version", d.version()}, {"step", d.step()}, {"kind", v1::Decision::Kind_Name(d.kind())}, {"parts", parts}, {"skipped", skipped}};
+  return {{"index", d.index()}, {"version", d.version()}, {"step", d.step()}, {"kind", v1::Decision::Kind_Name(d.kind())},
+          {"parts", parts},     {"skipped", skipped}};
 }
 
 void PrintStep(const v1::Decision& d) {
   uint64_t rows = 0;
   double loss = 0;
   for (const v1::Part& p : d.parts()) rows += p.rows(), loss += p.loss_sum();
-  std::printf("%-8lu %-8lu %-10s rows %-7lu parts %-3d skipped %-3d loss %s\n", static_cast<unsigned long>(d.index()), static_cast<unsigned long>(d.version()),
-              v1::Decision::Kind_Name(d.kind()).c_str(), static_cast<unsigned long>(rows), d.parts_size(), d.skipped_size(),
-              rows > 0 ? FormatDouble(loss / static_cast<double>(rows), 4).c_str() : "-");
+  std::printf("%-8lu %-8lu %-10s rows %-7lu parts %-3d skipped %-3d loss %s\n", static_cast<unsigned long>(d.index()),
+              static_cast<unsigned long>(d.version()), v1::Decision::Kind_Name(d.kind()).c_str(), static_cast<unsigned long>(rows),
+              d.parts_size(), d.skipped_size(), rows > 0 ? FormatDouble(loss / static_cast<double>(rows), 4).c_str() : "-");
 }
 
 absl::Status ListRuns(Globals& globals) {
@@ -113,9 +127,9 @@ absl::Status ListRuns(Globals& globals) {
   }
   Table table({"RUN", "STATE", "EPOCHS", "VERSION", "ROWS TRAINED", "SKIPPED", "LOSS", "CHECKPOINT", "SESSIONS"});
   for (const v1::Run& run : list->runs()) {
-    table.Add({run.spec().name(), StateName(run), absl::StrCat(EpochsCommitted(run), "/", run.spec().epochs()), HumanCount(run.version()), HumanCount(run.rows_trained()),
-               HumanCount(run.rows_skipped()), FormatDouble(run.loss(), 4), run.manifest_version() ? std::to_string(run.manifest_version()) : "-",
-               std::to_string(run.sessions())});
+    table.Add({run.spec().name(), StateName(run), absl::StrCat(EpochsCommitted(run), "/", run.spec().epochs()), HumanCount(run.version()),
+               HumanCount(run.rows_trained()), HumanCount(run.rows_skipped()), FormatDouble(run.loss(), 4),
+               run.manifest_version() ? std::to_string(run.manifest_version()) : "-", std::to_string(run.sessions())});
   }
   table.Print();
   return absl::OkStatus();
@@ -126,16 +140,19 @@ void PrintRun(const v1::Run& run) {
   for (const v1::EpochReport& e : run.epochs()) rows_in += e.committed() ? e.rows_in() : 0;
   for (const v1::Block& b : run.layout()) elements += b.count();
   std::printf("run %s   %s%s%s\n", run.spec().name().c_str(), StateName(run), run.reason().empty() ? "" : ": ", run.reason().c_str());
-  std::printf("  version %s, %s steps (%s part-full), generation %lu, newest checkpoint %s\n", HumanCount(run.version()).c_str(), HumanCount(run.steps()).c_str(),
-              HumanCount(run.steps_part_full()).c_str(), static_cast<unsigned long>(run.generation()),
+  std::printf("  version %s, %s steps (%s part-full), generation %lu, newest checkpoint %s\n", HumanCount(run.version()).c_str(),
+              HumanCount(run.steps()).c_str(), HumanCount(run.steps_part_full()).c_str(), static_cast<unsigned long>(run.generation()),
               run.manifest_version() ? std::to_string(run.manifest_version()).c_str() : "none");
-  std::printf("  rows in (committed epochs) %s   rows trained %s   skipped %s   duplicates dropped %s batches\n", HumanCount(rows_in).c_str(),
-              HumanCount(run.rows_trained()).c_str(), HumanCount(run.rows_skipped()).c_str(), HumanCount(run.duplicates()).c_str());
-  std::printf("  loss (mean of 50 steps) %s   residual norm %s   sessions %u\n", FormatDouble(run.loss(), 4).c_str(), FormatDouble(run.residual_norm(), 4).c_str(), run.sessions());
+  std::printf("  rows in (committed epochs) %s   rows trained %s   skipped %s   duplicates dropped %s batches\n",
+              HumanCount(rows_in).c_str(), HumanCount(run.rows_trained()).c_str(), HumanCount(run.rows_skipped()).c_str(),
+              HumanCount(run.duplicates()).c_str());
+  std::printf("  loss (mean of 50 steps) %s   residual norm %s   sessions %u\n", FormatDouble(run.loss(), 4).c_str(),
+              FormatDouble(run.residual_norm(), 4).c_str(), run.sessions());
   std::printf("  %d tensors, %s elements in %d blocks\n", run.spec().tensors_size(), HumanCount(elements).c_str(), run.layout_size());
   for (const v1::EpochReport& e : run.epochs()) {
-    std::printf("  epoch %u/%u %s   rows trained %s   skipped %s   duplicates %s\n", e.epoch(), run.spec().epochs(), e.committed() ? "committed" : "open",
-                HumanCount(e.rows_trained()).c_str(), HumanCount(e.rows_skipped()).c_str(), HumanCount(e.duplicates()).c_str());
+    std::printf("  epoch %u/%u %s   rows trained %s   skipped %s   duplicates %s\n", e.epoch(), run.spec().epochs(),
+                e.committed() ? "committed" : "open", HumanCount(e.rows_trained()).c_str(), HumanCount(e.rows_skipped()).c_str(),
+                HumanCount(e.duplicates()).c_str());
   }
   double total = 0;
   for (const v1::StepTiming& t : run.timing()) total += t.seconds();
@@ -211,7 +228,8 @@ void AddRunCommands(CLI::App& app, Globals& globals) {
     auto found = client->GetRun(*name);
     if (!found.ok()) return found.status();
     if (!*force) {
-      Message(absl::StrCat("would delete run ", *name, " (version ", found->version(), ", ", HumanCount(found->rows_trained()), " rows trained); repeat with --force"));
+      Message(absl::StrCat("would delete run ", *name, " (version ", found->version(), ", ", HumanCount(found->rows_trained()),
+                           " rows trained); repeat with --force"));
       return absl::OkStatus();
     }
     auto deleted = client->DeleteRun(*name);

@@ -20,8 +20,9 @@ struct Dtype {
   const char* name;
   size_t bytes;
 };
-constexpr Dtype kDtypes[] = {{"float32", "F32", 4}, {"float64", "F64", 8}, {"float16", "F16", 2}, {"bfloat16", "BF16", 2}, {"int64", "I64", 8}, {"int32", "I32", 4},
-                             {"int16", "I16", 2},   {"int8", "I8", 1},     {"uint8", "U8", 1},    {"bool", "BOOL", 1}};
+constexpr Dtype kDtypes[] = {{"float32", "F32", 4}, {"float64", "F64", 8}, {"float16", "F16", 2}, {"bfloat16", "BF16", 2},
+                             {"int64", "I64", 8},   {"int32", "I32", 4},   {"int16", "I16", 2},   {"int8", "I8", 1},
+                             {"uint8", "U8", 1},    {"bool", "BOOL", 1}};
 
 const Dtype* FindDtype(const std::string& torch) {
   for (const Dtype& d : kDtypes) {
@@ -80,7 +81,8 @@ uint64_t ExportedBytes(const ExportTensor& tensor, const Dtype& dtype) {
   return n;
 }
 
-absl::Status WriteFile(const fs::path& path, const std::vector<const ExportTensor*>& tensors, const std::map<std::string, std::string>& metadata) {
+absl::Status WriteFile(const fs::path& path, const std::vector<const ExportTensor*>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
   Json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
@@ -116,7 +118,9 @@ absl::StatusOr<std::vector<std::string>> WriteSafetensors(const std::string& dir
   uint64_t bytes = 0, total = 0;
   for (const ExportTensor& t : tensors) {
     const Dtype* dtype = FindDtype(t.source_dtype);
-    if (dtype == nullptr) return absl::InvalidArgumentError(absl::StrCat("tensor ", t.name, " has dtype ", t.source_dtype, ", which safetensors has no name for"));
+    if (dtype == nullptr)
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", t.name, " has dtype ", t.source_dtype, ", which safetensors has no name for"));
     const uint64_t size = ExportedBytes(t, *dtype);
     if (!files.back().empty() && bytes + size > file_bytes_max) files.emplace_back(), bytes = 0;
     files.back().push_back(&t);
@@ -126,7 +130,8 @@ absl::StatusOr<std::vector<std::string>> WriteSafetensors(const std::string& dir
   std::vector<std::string> written;
   Json weight_map;
   for (size_t i = 0; i < files.size(); ++i) {
-    const std::string name = files.size() == 1 ? "model.safetensors" : absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, files.size());
+    const std::string name =
+        files.size() == 1 ? "model.safetensors" : absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, files.size());
     if (absl::Status s = WriteFile(fs::path(dir) / name, files[i], metadata); !s.ok()) return s;
     for (const ExportTensor* t : files[i]) weight_map[t->name] = name;
     written.push_back((fs::path(dir) / name).string());

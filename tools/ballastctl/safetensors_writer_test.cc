@@ -51,7 +51,8 @@ TEST(SafetensorsWriter, ValuesGoBackToTheirSourceDtype) {
   ASSERT_TRUE(files.ok()) << files.status();
   const Parsed parsed = Parse(Read(files->front()));
   EXPECT_EQ(parsed.header["h"]["dtype"], "BF16");
-  EXPECT_EQ(parsed.data, std::string("\x80\x3f", 2) + std::string("\x00\x3c", 2) + std::string("\x01", 1));  // 1.0 in bf16, 1.0 in fp16, true
+  EXPECT_EQ(parsed.data,
+            std::string("\x80\x3f", 2) + std::string("\x00\x3c", 2) + std::string("\x01", 1));  // 1.0 in bf16, 1.0 in fp16, true
 }
 
 TEST(SafetensorsWriter, LargeStateIsSplitAndIndexed) {
