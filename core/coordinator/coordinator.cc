@@ -24,7 +24,9 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Restore(CoordinatorCon
 
 namespace {
 
-uint64_t LastClosedBelow(const History& history) { return history.last() < history.first() ? 0 : history.at(history.last())->sessions_closed_below; }
+uint64_t LastClosedBelow(const History& history) {
+  return history.last() < history.first() ? 0 : history.at(history.last())->sessions_closed_below;
+}
 
 }  // namespace
 
@@ -53,12 +55,13 @@ absl::Status CoordinatorImpl::Replay(uint64_t after_index) {
   for (uint64_t index = after_index + 1; index <= history_.last(); ++index) {
     const Decision& d = *history_.at(index);
     if (d.run != spec_.name || d.generation != config_.generation) {
-      return absl::DataLossError(absl::StrCat("decision ", index, " of run ", d.run, " generation ", d.generation, " is in the log of run ", spec_.name,
-                                              " generation ", config_.generation));
+      return absl::DataLossError(absl::StrCat("decision ", index, " of run ", d.run, " generation ", d.generation, " is in the log of run ",
+                                              spec_.name, " generation ", config_.generation));
     }
     for (const Part& part : d.parts) {
       for (const Batch& b : part.batches) {
-        if (ledger_.Find(b.id)) return absl::DataLossError(absl::StrCat("run ", d.run, ": decision ", index, " trains a batch that was decided before"));
+        if (ledger_.Find(b.id))
+          return absl::DataLossError(absl::StrCat("run ", d.run, ": decision ", index, " trains a batch that was decided before"));
       }
     }
     Apply(d);
@@ -103,9 +106,12 @@ void CoordinatorImpl::Apply(const Decision& d) {
 
 absl::Status CoordinatorImpl::StoppedError() const {
   if (health_ == Health::kFailed) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec_.name, " stopped: ", reason_, ". Its weights can still be read.")), "RUN_FAILED");
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat("run ", spec_.name, " stopped: ", reason_, ". Its weights can still be read.")),
+        "RUN_FAILED");
   }
-  return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec_.name, " is stopped: ", reason_, ". Train it again to go on.")), "RUN_STOPPED");
+  return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec_.name, " is stopped: ", reason_, ". Train it again to go on.")),
+                    "RUN_STOPPED");
 }
 
 void CoordinatorImpl::CloseAll(const std::string& reason) {
@@ -171,7 +177,9 @@ std::string CoordinatorImpl::WaitsFor() const {
 
 RunStatus CoordinatorImpl::Describe() const {
   RunStatus status;
-  status.state = health_ != Health::kRunning ? RunStatus::State::kStopped : durable_version_ == 0 ? RunStatus::State::kWaiting : RunStatus::State::kActive;
+  status.state = health_ != Health::kRunning ? RunStatus::State::kStopped
+                 : durable_version_ == 0     ? RunStatus::State::kWaiting
+                                             : RunStatus::State::kActive;
   status.reason = health_ != Health::kRunning ? reason_ : WaitsFor();
   status.version = durable_version_;
   status.index = durable_;

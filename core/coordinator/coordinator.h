@@ -46,9 +46,9 @@ struct Done {  // nothing to train: decided before
 struct Flush {
   uint64_t step = 0;
 };
-// kStale: compute the same batches again, from a newer version, under a new uid. kReceipts: push to `shards`, submit again. Both: the batches
-// stay granted. kFenced: give the bytes up; the session holds none of their batches and none of its claims with this uid is answered: it
-// claims those batches again, without a uid.
+// kStale: compute the same batches again, from a newer version, under a new uid. kReceipts: push to `shards`, submit again. Both: the
+// batches stay granted. kFenced: give the bytes up; the session holds none of their batches and none of its claims with this uid is
+// answered: it claims those batches again, without a uid.
 struct Refuse {
   enum class Reason : uint8_t { kStale = 1, kFenced = 2, kReceipts = 3 };
   Uid uid;
@@ -166,7 +166,7 @@ struct CoordinatorConfig {
   uint32_t shards = 1;
   uint64_t incarnation = 1;  // of server 0; durable, grows at every start; part of every session id
   uint32_t manifests_kept = 2;
-  Rules rules;               // all on; only test builds can turn one off
+  Rules rules;  // all on; only test builds can turn one off
 };
 
 // What survives a crash of server 0.
@@ -219,7 +219,7 @@ class Coordinator {
     uint64_t rows = 0;
   };
   virtual void CommitEpoch(Tag tag, uint32_t epoch, const std::vector<PartitionCount>& counts, int64_t now_ms) = 0;  // -> EpochReport
-  virtual void RequestCheckpoint(Tag tag, int64_t now_ms) = 0;                                                        // -> Manifest
+  virtual void RequestCheckpoint(Tag tag, int64_t now_ms) = 0;                                                       // -> Manifest
   virtual void Stop(const std::string& reason, int64_t now_ms) = 0;
   virtual void OnTick(int64_t now_ms) = 0;  // leases, linger, checkpoint timer; call at least every 100 ms
 

@@ -76,9 +76,9 @@ class CoordinatorImpl final : public Coordinator {
     std::string reason;
     SessionId session = 0;
   };
-  struct NormRound {  // the norm query of one step
-    uint64_t query = 0;     // number, grows
-    std::vector<Uid> uids;  // in the order of the sum; empty: none under way
+  struct NormRound {                             // the norm query of one step
+    uint64_t query = 0;                          // number, grows
+    std::vector<Uid> uids;                       // in the order of the sum; empty: none under way
     std::vector<std::optional<double>> answers;  // by shard
   };
   enum class Submitted : uint8_t { kOk, kKnown, kFenced, kStale, kReceipts };
@@ -167,7 +167,7 @@ class CoordinatorImpl final : public Coordinator {
   uint64_t restored_ = 0;  // decisions up to here are of an earlier life
   uint64_t covered_ = 0;   // decisions up to here are in the manifest that was restored
 
-  absl::flat_hash_map<BatchId, uint64_t> unsettled_;  // index of its decision
+  absl::flat_hash_map<BatchId, uint64_t> unsettled_;    // index of its decision
   absl::flat_hash_map<BatchId, SessionId> skipped_by_;  // who waits for SkipLogged
   absl::flat_hash_map<BatchId, int> deaths_;            // sessions that ended while they held it
   std::deque<PendingSkip> pending_skips_;

@@ -32,16 +32,21 @@ absl::StatusOr<FeedState> CoordinatorImpl::OpenFeed(uint32_t epoch, uint32_t par
   if (health_ != Health::kRunning) return StoppedError();
   const EpochState* e = epochs_.Find(epoch);
   if (e == nullptr || e->phase == EpochState::Phase::kBeginning) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, " of run ", spec_.name, " is not begun: call BeginEpoch first")), "EPOCH_NOT_BEGUN");
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, " of run ", spec_.name, " is not begun: call BeginEpoch first")),
+        "EPOCH_NOT_BEGUN");
   }
   if (partition >= e->record.partitions) {
-    return absl::InvalidArgumentError(absl::StrCat("epoch ", epoch, " has partitions 0 to ", e->record.partitions - 1, ", there is no ", partition));
+    return absl::InvalidArgumentError(
+        absl::StrCat("epoch ", epoch, " has partitions 0 to ", e->record.partitions - 1, ", there is no ", partition));
   }
   FeedState feed;
   feed.committed = e->phase == EpochState::Phase::kCommitted;
   if (feed.committed) return feed;
   if (const Shards::State* low = shards_.LowDisk(); low != nullptr) {
-    return WithReason(absl::ResourceExhaustedError(absl::StrCat("disk nearly full: ", low->disk_reason, "; training goes on by itself when there is room")), "DISK_LOW");
+    return WithReason(absl::ResourceExhaustedError(
+                          absl::StrCat("disk nearly full: ", low->disk_reason, "; training goes on by itself when there is room")),
+                      "DISK_LOW");
   }
   // What is said to be trained here is as good as acknowledged: only decisions that every shard has accepted.
   if (settled_ < covered_) return feed;
@@ -55,7 +60,8 @@ absl::StatusOr<FeedState> CoordinatorImpl::OpenFeed(uint32_t epoch, uint32_t par
   // Ranges are a saving, not a promise: those with an undecided end are sent again and answered then.
   std::erase_if(feed.trained, [&](const SeqRange& range) {
     return std::any_of(unsettled_.begin(), unsettled_.end(), [&](const auto& u) {
-      return u.first.epoch == epoch && u.first.partition == partition && u.first.seq >= range.first && u.first.seq - range.first < range.count;
+      return u.first.epoch == epoch && u.first.partition == partition && u.first.seq >= range.first &&
+             u.first.seq - range.first < range.count;
     });
   });
   return feed;
@@ -65,7 +71,8 @@ void CoordinatorImpl::CommitEpoch(Tag tag, uint32_t number, const std::vector<Pa
   using Phase = EpochState::Phase;
   EpochState* epoch = epochs_.Find(number);
   if (epoch == nullptr || epoch->phase == Phase::kBeginning) {
-    return Answer(tag, WithReason(absl::FailedPreconditionError(absl::StrCat("epoch ", number, " of run ", spec_.name, " is not begun")), "EPOCH_NOT_BEGUN"));
+    return Answer(tag, WithReason(absl::FailedPreconditionError(absl::StrCat("epoch ", number, " of run ", spec_.name, " is not begun")),
+                                  "EPOCH_NOT_BEGUN"));
   }
   EpochReport report = Epochs::Report(*epoch, ledger_);
   if (epoch->phase == Phase::kCommitted) {
@@ -73,7 +80,8 @@ void CoordinatorImpl::CommitEpoch(Tag tag, uint32_t number, const std::vector<Pa
     return;
   }
   if (health_ == Health::kFailed) return Answer(tag, StoppedError());
-  if (absl::Status status = Epochs::CheckCounts(*epoch, ledger_, counts, steps_.HeldOf(number)); !status.ok()) return Answer(tag, std::move(status));
+  if (absl::Status status = Epochs::CheckCounts(*epoch, ledger_, counts, steps_.HeldOf(number)); !status.ok())
+    return Answer(tag, std::move(status));
   report.rows_in = 0;
   for (const PartitionCount& c : counts) report.rows_in += c.rows;
   report.missing = Epochs::MissingOf(*epoch, ledger_, counts);
@@ -129,7 +137,9 @@ void CoordinatorImpl::OnEpochDurable(uint32_t number, int64_t now_ms) {
 void CoordinatorImpl::RequestCheckpoint(Tag tag, int64_t now_ms) {
   if (health_ == Health::kFailed) return Answer(tag, StoppedError());
   if (version_ == 0) {
-    return Answer(tag, WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec_.name, " has no weights yet: no worker has set them")), "NO_VERSION"));
+    return Answer(tag,
+                  WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec_.name, " has no weights yet: no worker has set them")),
+                             "NO_VERSION"));
   }
   checkpoints_.Want(tag);
   Advance(now_ms);

@@ -12,7 +12,8 @@ namespace ballast {
 absl::StatusOr<Coordinator::Opened> CoordinatorImpl::OpenSession(const std::string& worker, SessionId resume, int64_t now_ms) {
   if (health_ != Health::kRunning) return StoppedError();
   if (sessions_.live().size() >= kSessionsMax) {
-    return WithReason(absl::ResourceExhaustedError(absl::StrCat("run ", spec_.name, " has ", kSessionsMax, " sessions already")), "TOO_MANY_SESSIONS");
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat("run ", spec_.name, " has ", kSessionsMax, " sessions already")),
+                      "TOO_MANY_SESSIONS");
   }
   const Sessions::Opened opened = sessions_.Open(worker, resume, now_ms);
   return Opened{opened.session->id, opened.resumed};
@@ -163,7 +164,8 @@ OpenStep* CoordinatorImpl::StepOfSubmission(const Submission& submission, Sessio
 }
 
 // The one place that says whether a contribution may count. Everything else only moves work.
-CoordinatorImpl::Submitted CoordinatorImpl::Check(const Submission& submission, SessionId session, OpenStep*& step, std::vector<uint32_t>& shards) {
+CoordinatorImpl::Submitted CoordinatorImpl::Check(const Submission& submission, SessionId session, OpenStep*& step,
+                                                  std::vector<uint32_t>& shards) {
   if (Known(submission.uid)) return Submitted::kKnown;
   uint64_t rows = 0;
   for (const Batch& b : submission.batches) rows += b.rows;

@@ -12,11 +12,13 @@ void CoordinatorImpl::OnShardPosition(const ShardPosition& p, int64_t now_ms) {
   const std::optional<uint64_t> chain = history_.ChainAt(p.index);
   if (p.index > durable_) {
     return Fail(absl::StrCat("server ", p.shard, " holds decision ", p.index, ", the coordinator only ", durable_,
-                             ": the data of server 0 is older than that of server ", p.shard, ". Start server 0 with its newest data directory"));
+                             ": the data of server 0 is older than that of server ", p.shard,
+                             ". Start server 0 with its newest data directory"));
   }
   if (p.index + 1 < history_.first() || (chain.has_value() && *chain != p.chain)) {
-    return Fail(absl::StrCat("server ", p.shard, chain.has_value() ? " has another decision " : " needs the decisions after ", p.index,
-                             chain.has_value() ? ": its data directory is of another history" : ", which are not kept any more: its data directory is too old"));
+    return Fail(absl::StrCat(
+        "server ", p.shard, chain.has_value() ? " has another decision " : " needs the decisions after ", p.index,
+        chain.has_value() ? ": its data directory is of another history" : ", which are not kept any more: its data directory is too old"));
   }
   Shards::State& shard = shards_[p.shard];
   shard.connected = shard.seen = true;
@@ -122,7 +124,8 @@ void CoordinatorImpl::AnnounceSettled(const Decision& d) {
   };
   for (const Part& part : d.parts) {
     // After a restart the claims of a resumed session are answered; there is no submission to answer.
-    if (d.index > restored_ && sessions_.Find(part.uid.session) != nullptr) Send(part.uid.session, Decided{part.uid, d.version, part.batches});
+    if (d.index > restored_ && sessions_.Find(part.uid.session) != nullptr)
+      Send(part.uid.session, Decided{part.uid, d.version, part.batches});
     for (const Batch& b : part.batches) answer(b.id);
   }
   for (const SkippedBatch& s : d.skipped) {

@@ -93,7 +93,8 @@ void CoordinatorImpl::FenceWaiters(const BatchId& batch) {
   for (SessionId id : sessions_.Waiting(batch)) {
     if (id == steps_.HolderOf(batch)->session) continue;
     Session* session = sessions_.Find(id);
-    const auto claim = std::find_if(session->parked.begin(), session->parked.end(), [&](const Claim& c) { return c.batch.id == batch && c.uid.has_value(); });
+    const auto claim = std::find_if(session->parked.begin(), session->parked.end(),
+                                    [&](const Claim& c) { return c.batch.id == batch && c.uid.has_value(); });
     if (claim != session->parked.end()) Fence(*session, Uid(*claim->uid));
   }
 }
@@ -109,7 +110,8 @@ bool CoordinatorImpl::SomebodyWaits(SessionId but) const {
   for (const OpenStep& step : steps_.open()) {
     if (!step.candidates.empty()) return true;
   }
-  return std::any_of(sessions_.live().begin(), sessions_.live().end(), [&](const auto& s) { return s.first != but && FirstFree(s.second).has_value(); });
+  return std::any_of(sessions_.live().begin(), sessions_.live().end(),
+                     [&](const auto& s) { return s.first != but && FirstFree(s.second).has_value(); });
 }
 
 bool CoordinatorImpl::FlushDue(const OpenStep& step, const Slot& slot, const Session& session, int64_t now_ms) const {
@@ -145,7 +147,8 @@ bool CoordinatorImpl::Ready(const OpenStep& step, int64_t now_ms) const {
   if (step.candidates.empty() || step.HasHeld()) return false;
   if (!config_.rules.grant_is_membership) {
     for (const auto& [id, session] : sessions_.live()) {
-      const bool submitted = std::any_of(step.candidates.begin(), step.candidates.end(), [&, id = id](const Candidate& c) { return c.session == id; });
+      const bool submitted =
+          std::any_of(step.candidates.begin(), step.candidates.end(), [&, id = id](const Candidate& c) { return c.session == id; });
       if (!submitted && !session.parked.empty()) return false;
     }
   }
@@ -269,8 +272,8 @@ void CoordinatorImpl::DecideSkips() {
     d.skipped.push_back({skip.batch, skip.reason});
     Append(std::move(d));
     if (skips_in_a_row_ >= spec_.skips_max) {
-      Fail(absl::StrCat(skips_in_a_row_, " batches in a row could not be trained; the last one is epoch ", skip.batch.id.epoch, ", partition ",
-                        skip.batch.id.partition, ", batch ", skip.batch.id.seq, ": ", skip.reason));
+      Fail(absl::StrCat(skips_in_a_row_, " batches in a row could not be trained; the last one is epoch ", skip.batch.id.epoch,
+                        ", partition ", skip.batch.id.partition, ", batch ", skip.batch.id.seq, ": ", skip.reason));
     }
   }
 }

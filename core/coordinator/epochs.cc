@@ -14,9 +14,10 @@ std::string LayoutText(const EpochRecord& r) {
 }
 
 absl::Status DataChanged(uint32_t epoch, uint32_t partition, const std::string& what) {
-  return WithReason(absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, ", partition ", partition, ": ", what,
-                                                               ". The data changed between two attempts of this epoch; start a run under another name.")),
-                    "DATA_CHANGED", {{"epoch", absl::StrCat(epoch)}, {"partition", absl::StrCat(partition)}});
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, ", partition ", partition, ": ", what,
+                                                 ". The data changed between two attempts of this epoch; start a run under another name.")),
+      "DATA_CHANGED", {{"epoch", absl::StrCat(epoch)}, {"partition", absl::StrCat(partition)}});
 }
 
 }  // namespace
@@ -47,27 +48,30 @@ bool Epochs::Open() const {
 
 absl::Status Epochs::CheckBegin(const RunSpec& spec, const EpochRecord& record) const {
   if (record.epoch == 0 || record.partitions == 0 || record.partitions > kPartitionsMax) {
-    return absl::InvalidArgumentError(absl::StrCat("epochs are numbered 1, 2, ... and have 1 to ", kPartitionsMax, " partitions; got epoch ", record.epoch,
-                                                   " with ", record.partitions));
+    return absl::InvalidArgumentError(absl::StrCat("epochs are numbered 1, 2, ... and have 1 to ", kPartitionsMax,
+                                                   " partitions; got epoch ", record.epoch, " with ", record.partitions));
   }
   if (record.schema != spec.schema) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec.name, " was created for the columns \"", spec.schema, "\", this epoch has \"",
-                                                                 record.schema, "\". Send the same columns, or start a run under another name.")),
+    return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec.name, " was created for the columns \"", spec.schema,
+                                                                 "\", this epoch has \"", record.schema,
+                                                                 "\". Send the same columns, or start a run under another name.")),
                       "EPOCH_LAYOUT_DIFFERS");
   }
   if (const EpochState* known = Find(record.epoch); known != nullptr) {
     const EpochRecord& old = known->record;
     if (old.partitions == record.partitions && old.batch_rows == record.batch_rows && old.schema == record.schema) return absl::OkStatus();
-    return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                          "epoch ", record.epoch, " of run ", spec.name, " was begun with ", LayoutText(old), "; now it is ", LayoutText(record),
-                          ". Which row is in which batch would change. Go on with the first layout, or start a run under another name.")),
-                      "EPOCH_LAYOUT_DIFFERS");
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(
+            "epoch ", record.epoch, " of run ", spec.name, " was begun with ", LayoutText(old), "; now it is ", LayoutText(record),
+            ". Which row is in which batch would change. Go on with the first layout, or start a run under another name.")),
+        "EPOCH_LAYOUT_DIFFERS");
   }
   const uint32_t next = epochs_.empty() ? 1 : epochs_.rbegin()->first + 1;
   if (record.epoch == next && !Open()) return absl::OkStatus();
   const std::string why = Open() ? absl::StrCat("epoch ", epochs_.rbegin()->first, " is not committed yet: commit it first")
                                  : absl::StrCat("the next epoch is ", next);
-  return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec.name, " cannot begin epoch ", record.epoch, ": ", why, ".")), "EPOCH_ORDER");
+  return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec.name, " cannot begin epoch ", record.epoch, ": ", why, ".")),
+                    "EPOCH_ORDER");
 }
 
 EpochState& Epochs::Begin(const EpochRecord& record) {
@@ -95,12 +99,14 @@ absl::Status Epochs::CheckCounts(const EpochState& epoch, const Ledger& ledger, 
   for (uint32_t partition : ledger.Partitions(record.epoch)) {
     const uint64_t end = ledger.OfPartition(record.epoch, partition).end;
     if (end > batches[partition]) {
-      return DataChanged(record.epoch, partition, absl::StrCat("batch ", end - 1, " is trained, but only ", batches[partition], " batches were counted"));
+      return DataChanged(record.epoch, partition,
+                         absl::StrCat("batch ", end - 1, " is trained, but only ", batches[partition], " batches were counted"));
     }
   }
   for (const BatchId& b : held) {
     if (b.seq >= batches[b.partition]) {
-      return DataChanged(record.epoch, b.partition, absl::StrCat("batch ", b.seq, " is being trained, but only ", batches[b.partition], " batches were counted"));
+      return DataChanged(record.epoch, b.partition,
+                         absl::StrCat("batch ", b.seq, " is being trained, but only ", batches[b.partition], " batches were counted"));
     }
   }
   return absl::OkStatus();
@@ -110,7 +116,8 @@ absl::Status Epochs::CheckRows(const EpochState& epoch, const Ledger& ledger, co
   for (const auto& c : counts) {
     const uint64_t rows = ledger.OfPartition(epoch.record.epoch, c.partition).rows;
     if (rows != c.rows) {
-      return DataChanged(epoch.record.epoch, c.partition, absl::StrCat(rows, " rows are trained or skipped, but ", c.rows, " were counted"));
+      return DataChanged(epoch.record.epoch, c.partition,
+                         absl::StrCat(rows, " rows are trained or skipped, but ", c.rows, " were counted"));
     }
   }
   return absl::OkStatus();

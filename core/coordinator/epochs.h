@@ -54,7 +54,8 @@ class Epochs {
 
   // Errors: InvalidArgument for counts that make no sense; FailedPrecondition (DATA_CHANGED) when more is marked, or held in `held`, than
   // was counted. Missing batches are no error: see MissingOf.
-  [[nodiscard]] static absl::Status CheckCounts(const EpochState& epoch, const Ledger& ledger, const Counts& counts, const std::vector<BatchId>& held);
+  [[nodiscard]] static absl::Status CheckCounts(const EpochState& epoch, const Ledger& ledger, const Counts& counts,
+                                                const std::vector<BatchId>& held);
   // Rows of a complete epoch. Errors: FailedPrecondition (DATA_CHANGED) naming the first partition that differs.
   [[nodiscard]] static absl::Status CheckRows(const EpochState& epoch, const Ledger& ledger, const Counts& counts);
   static std::vector<MissingBatches> MissingOf(const EpochState& epoch, const Ledger& ledger, const Counts& counts);

@@ -19,7 +19,8 @@ absl::Status History::Restore(const std::vector<std::shared_ptr<const Decision>>
   }
   for (const auto& decision : decisions) {
     if (decision->index != last() + 1) {
-      return absl::DataLossError(absl::StrCat("run ", decision->run, ": decision ", last() + 1, " is missing, the next one on disk is ", decision->index));
+      return absl::DataLossError(
+          absl::StrCat("run ", decision->run, ": decision ", last() + 1, " is missing, the next one on disk is ", decision->index));
     }
     if (!base_known_ && decisions_.empty()) {
       decisions_.push_back(decision);
@@ -30,11 +31,12 @@ absl::Status History::Restore(const std::vector<std::shared_ptr<const Decision>>
   }
   if (newest == nullptr) return absl::OkStatus();
   if (last() < covered) {
-    return absl::DataLossError(absl::StrCat("run ", newest->run, ": the manifest of version ", newest->version, " stands at decision ", covered,
-                                            ", but the log ends at decision ", last()));
+    return absl::DataLossError(absl::StrCat("run ", newest->run, ": the manifest of version ", newest->version, " stands at decision ",
+                                            covered, ", but the log ends at decision ", last()));
   }
   if (const auto chain = ChainAt(covered); chain.has_value() && *chain != newest->chain) {
-    return absl::DataLossError(absl::StrCat("run ", newest->run, ": the log and the manifest of version ", newest->version, " disagree about decision ", covered));
+    return absl::DataLossError(
+        absl::StrCat("run ", newest->run, ": the log and the manifest of version ", newest->version, " disagree about decision ", covered));
   }
   return absl::OkStatus();
 }

@@ -23,10 +23,12 @@ class History {
   // Gives `decision` the next index and its chain, and keeps it.
   std::shared_ptr<const Decision> Append(Decision decision);
 
-  uint64_t first() const { return base_ + 1; }               // oldest index kept
+  uint64_t first() const { return base_ + 1; }                 // oldest index kept
   uint64_t last() const { return base_ + decisions_.size(); }  // newest index, 0 before the first
   uint64_t chain() const { return decisions_.empty() ? base_chain_ : decisions_.back()->chain; }
-  const std::shared_ptr<const Decision>& at(uint64_t index) const { return decisions_[index - base_ - 1]; }  // REQUIRES first() <= index <= last()
+  const std::shared_ptr<const Decision>& at(uint64_t index) const {
+    return decisions_[index - base_ - 1];
+  }  // REQUIRES first() <= index <= last()
   // Of decision `index`; 0 for index 0; nothing when it is not known any more, or not yet.
   std::optional<uint64_t> ChainAt(uint64_t index) const;
 

@@ -59,9 +59,9 @@ class Ledger {
   void Close(uint32_t epoch);
   bool IsClosed(uint32_t epoch) const;
 
-  // Snapshot, little-endian: "BLG1", u64 part-full steps, u32 epochs, for each: u32 epoch, u8 closed, u64 batches, rows_trained, rows_skipped, duplicates, u32
-  // partitions, for each: u32 partition, u64 rows, u64 below, below x u64 fingerprint, u32 n, n x u64 skipped seq below, u32 m, m x {u64 seq,
-  // u64 fingerprint, u8 skipped}; at the end u64 XXH3-64 of everything before.
+  // Snapshot, little-endian: "BLG1", u64 part-full steps, u32 epochs, for each: u32 epoch, u8 closed, u64 batches, rows_trained,
+  // rows_skipped, duplicates, u32 partitions, for each: u32 partition, u64 rows, u64 below, below x u64 fingerprint, u32 n, n x u64 skipped
+  // seq below, u32 m, m x {u64 seq, u64 fingerprint, u8 skipped}; at the end u64 XXH3-64 of everything before.
   std::string Snapshot() const;
   // Errors: DataLoss naming what is wrong. An empty snapshot is an empty ledger.
   static absl::StatusOr<Ledger> Parse(absl::string_view bytes);

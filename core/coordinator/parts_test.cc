@@ -23,14 +23,14 @@ TEST(Sessions, ResumeOnceAndOnlyFromAnEarlierLife) {
   const SessionId old = uint64_t{2} << 32 | 7;
   const SessionId fresh = sessions.Open("a", 0, 0).session->id;
   EXPECT_EQ(fresh, uint64_t{3} << 32 | 1);
-  EXPECT_FALSE(sessions.Open("a", fresh, 0).resumed);                       // of this life
-  EXPECT_FALSE(sessions.Open("a", uint64_t{2} << 32 | 4, 0).resumed);       // cut off
+  EXPECT_FALSE(sessions.Open("a", fresh, 0).resumed);                  // of this life
+  EXPECT_FALSE(sessions.Open("a", uint64_t{2} << 32 | 4, 0).resumed);  // cut off
   EXPECT_TRUE(sessions.Open("a", old, 0).resumed);
   EXPECT_EQ(sessions.ClosedBelow(), old);
   sessions.Close(old);
   EXPECT_FALSE(sessions.Open("a", old, 0).resumed);
   EXPECT_EQ(sessions.ClosedBelow(), fresh);
-  EXPECT_FALSE(sessions.Open("a", uint64_t{2} << 32 | 9, 0).resumed);       // a decision may have passed it
+  EXPECT_FALSE(sessions.Open("a", uint64_t{2} << 32 | 9, 0).resumed);  // a decision may have passed it
 }
 
 TEST(Sessions, ClosingDropsItsClaims) {

@@ -16,12 +16,12 @@ namespace ballast {
 #endif
 
 struct Rules {
-  BALLAST_RULE fence_check = true;     // no-fence-check: sessions and grants are checked again at Submit
-  BALLAST_RULE withdraw = true;        // no-withdraw: closing a session removes its submitted contributions from the candidates
-  BALLAST_RULE own_log_check = true;   // no-own-log-check: at decide, every uid is looked up in the live index of shard 0's log
-  BALLAST_RULE synced_receipt = true;  // early-receipt: a shard other than 0 gives its receipt only after its fsync
+  BALLAST_RULE fence_check = true;          // no-fence-check: sessions and grants are checked again at Submit
+  BALLAST_RULE withdraw = true;             // no-withdraw: closing a session removes its submitted contributions from the candidates
+  BALLAST_RULE own_log_check = true;        // no-own-log-check: at decide, every uid is looked up in the live index of shard 0's log
+  BALLAST_RULE synced_receipt = true;       // early-receipt: a shard other than 0 gives its receipt only after its fsync
   BALLAST_RULE grant_is_membership = true;  // holds-anything: only a granted, unsubmitted batch keeps a session in the open step
-  BALLAST_RULE flush_blocked = true;   // never-flush: a session is told to submit a part-full contribution when nothing more can come
+  BALLAST_RULE flush_blocked = true;        // never-flush: a session is told to submit a part-full contribution when nothing more can come
 };
 #undef BALLAST_RULE
 

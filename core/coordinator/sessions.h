@@ -20,7 +20,7 @@ namespace ballast {
 
 using SessionId = uint64_t;
 
-inline constexpr size_t kSessionsMax = 4096;        // of a run
+inline constexpr size_t kSessionsMax = 4096;           // of a run
 inline constexpr size_t kFencedMax = 1024;             // remembered contributions of a session; a worker resumes with kInFlightMax
 inline constexpr size_t kParkedMax = size_t{1} << 16;  // claims of a session
 
@@ -38,9 +38,9 @@ struct Session {
   uint64_t rows_done = 0;       // computed, as it reports
   uint64_t rows_submitted = 0;  // each contribution once
   uint64_t last_counter = 0;    // newest contribution that it submitted
-  int64_t progress_ms = 0;    // last sign that it computes
-  std::deque<Claim> parked;   // neither granted nor done, in the order of the claims. Change it through Sessions
-  std::set<Uid> fenced;       // given up: claims with them may still be on the way. The session claims those batches again
+  int64_t progress_ms = 0;      // last sign that it computes
+  std::deque<Claim> parked;     // neither granted nor done, in the order of the claims. Change it through Sessions
+  std::set<Uid> fenced;         // given up: claims with them may still be on the way. The session claims those batches again
   double residual_norm = 0;
 };
 

@@ -99,9 +99,7 @@ OpenStep* Steps::StepOf(SessionId session, const Uid& uid) {
   return nullptr;
 }
 
-void Steps::Refill(OpenStep& step) {
-  step.full = step.kind == DecisionKind::kInit || (!step.single && step.rows >= rules_.step_rows);
-}
+void Steps::Refill(OpenStep& step) { step.full = step.kind == DecisionKind::kInit || (!step.single && step.rows >= rules_.step_rows); }
 
 void Steps::Grant(OpenStep& step, SessionId session, HeldBatch batch, uint64_t base, bool alone, int64_t now_ms) {
   Slot& slot = step.slots[session];

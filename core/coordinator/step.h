@@ -30,9 +30,9 @@ struct HeldBatch {
 struct Slot {
   std::vector<HeldBatch> held;
   uint64_t rows = 0;
-  uint64_t base = 0;       // version of its oldest grant
-  bool flushed = false;    // told to submit: takes no more batches
-  bool alone = false;      // holds a batch that may kill sessions: flushed at once
+  uint64_t base = 0;     // version of its oldest grant
+  bool flushed = false;  // told to submit: takes no more batches
+  bool alone = false;    // holds a batch that may kill sessions: flushed at once
   int64_t first_grant_ms = 0;
   int64_t last_grant_ms = 0;
 };

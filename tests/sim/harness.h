@@ -34,7 +34,7 @@ class Harness {
   Uid Submit(SessionId s, const std::vector<Batch>& batches, std::optional<uint64_t> base = std::nullopt);
   void Submit(SessionId s, Uid uid, const std::vector<Batch>& batches, std::optional<uint64_t> base = std::nullopt);
   void Blocked(SessionId s, bool blocked = true, uint64_t rows_done = 0);
-  void Advance(int64_t ms);  // ticks every 100 ms
+  void Advance(int64_t ms);                 // ticks every 100 ms
   void Train(SessionId s, const Batch& b);  // claim, submit, decide: one whole contribution
   Reply Begin(uint32_t epoch, uint32_t partitions = 4);
   Reply Commit(uint32_t epoch, const std::vector<Coordinator::PartitionCount>& counts);
@@ -89,7 +89,7 @@ class Harness {
   int64_t now_ms_ = 1000;
   Tag tag_ = 0;
   std::map<SessionId, uint64_t> counters_;
-  std::vector<uint64_t> incarnations_;  // of the shards
+  std::vector<uint64_t> incarnations_;                      // of the shards
   std::vector<std::shared_ptr<const Decision>> decisions_;  // appended
   size_t durable_ = 0;
   std::map<SessionId, std::vector<SessionMessage>> to_session_;

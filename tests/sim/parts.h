@@ -64,19 +64,19 @@ using FeedUp = std::variant<RowsUp, PauseUp>;
 struct SimShard {
   bool up = true;
   uint64_t incarnation = 1;
-  std::map<Uid, bool> contributions;       // appended -> synced. Never dropped, so that every check stays possible
-  std::vector<DecisionPtr> decisions;      // in its log; shard 0: durable or appended by the coordinator
+  std::map<Uid, bool> contributions;   // appended -> synced. Never dropped, so that every check stays possible
+  std::vector<DecisionPtr> decisions;  // in its log; shard 0: durable or appended by the coordinator
   size_t synced_decisions = 0;
   size_t applied = 0;
-  uint64_t ever_accepted = 0;              // newest decision it ever took
+  uint64_t ever_accepted = 0;  // newest decision it ever took
   uint64_t rows_applied = 0;
-  std::set<uint64_t> checkpoints;          // finished versions
+  std::set<uint64_t> checkpoints;  // finished versions
   std::deque<uint64_t> checkpoints_due;
   std::vector<std::pair<Uid, uint32_t>> receipts_due;  // uid, worker: after the next sync
-  std::deque<ShardMessage> down;           // Follow stream
+  std::deque<ShardMessage> down;                       // Follow stream
   std::deque<FollowUp> up_stream;
-  bool connected = false;                  // to this life of the coordinator
-  uint64_t coordinator = 0;                // newest incarnation it has heard of
+  bool connected = false;    // to this life of the coordinator
+  uint64_t coordinator = 0;  // newest incarnation it has heard of
 
   bool Has(const Uid& uid, bool synced) const {
     const auto it = contributions.find(uid);
@@ -94,9 +94,9 @@ struct SimContribution {
   std::vector<Batch> batches;
   size_t computed = 0;
   bool flush = false;
-  std::optional<Uid> uid;                  // set once it is encoded: then nothing above changes
-  bool resumed = false;                    // claimed again after the coordinator restarted
-  size_t answered = 0;                     // its claims: granted again, or done
+  std::optional<Uid> uid;  // set once it is encoded: then nothing above changes
+  bool resumed = false;    // claimed again after the coordinator restarted
+  size_t answered = 0;     // its claims: granted again, or done
   size_t done = 0;
   std::vector<std::optional<Receipt>> receipts;  // by shard
   std::vector<uint64_t> pushed_to;               // incarnation of the shard that the bytes were sent to; 0: not sent
@@ -111,13 +111,13 @@ struct SimWorker {
   };
   bool up = true;
   bool hung = false;
-  bool final = false;                      // told that the run stopped
+  bool final = false;  // told that the run stopped
   SessionId session = 0;
-  bool open = false;                       // its Work stream
-  uint64_t life = 0;                       // of the stream: messages of older ones are dropped
+  bool open = false;  // its Work stream
+  uint64_t life = 0;  // of the stream: messages of older ones are dropped
   uint64_t counter = 0;
   uint64_t rows_done = 0;
-  std::optional<bool> said_blocked;        // in this session
+  std::optional<bool> said_blocked;  // in this session
   std::map<BatchId, Entry> entries;
   std::list<SimContribution> contributions;
   std::deque<SessionMessage> down;
@@ -136,7 +136,7 @@ struct SimFeed {
   uint32_t attempt = 0;
   uint32_t worker = 0;
   bool broken = false;
-  bool paused = false;                     // the worker has seen Flush or End after the last Rows
+  bool paused = false;  // the worker has seen Flush or End after the last Rows
   bool ended = false;
   std::deque<FeedUp> up;
   std::deque<uint64_t> acks;
@@ -149,10 +149,10 @@ struct SimAttempt {
   uint32_t worker = 0;
   State state = State::kWaiting;
   std::optional<uint32_t> feed;
-  std::set<uint64_t> sent;                 // on the present feed
+  std::set<uint64_t> sent;  // on the present feed
   std::set<uint64_t> acked;
-  bool paused = false;                     // Flush or End is sent
-  uint32_t idle = 0;                       // ticks without an acknowledgement
+  bool paused = false;  // Flush or End is sent
+  uint32_t idle = 0;    // ticks without an acknowledgement
 };
 
 }  // namespace ballast::sim

@@ -131,8 +131,8 @@ TEST(Protocol, LeaseExpiryNeverTrainsTwice) {  // F6
   h.Ready();
   const SessionId w0 = h.Open(), w1 = h.Open(), w2 = h.Open();
   h.Claim(w0, kB0);
-  h.Claim(w2, kB3);      // holds the step open
-  h.Submit(w0, {kB0});   // a candidate of a session that is lost now
+  h.Claim(w2, kB3);     // holds the step open
+  h.Submit(w0, {kB0});  // a candidate of a session that is lost now
   h->OnSessionLost(w0, h.now());
   h.Claim(w1, kB0);
   ASSERT_EQ(h.Granted(w1), 1u);

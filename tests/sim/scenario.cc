@@ -17,7 +17,8 @@ Scenario RandomScenario(uint64_t seed) {
   s.partitions.clear();
   for (int p = rng.Between(1, 3); p > 0; --p) s.partitions.push_back(static_cast<uint32_t>(rng.Between(0, 4)));
   for (uint32_t p = 0; p < s.partitions.size(); ++p) s.tasks.emplace_back(p, static_cast<uint32_t>(rng.Below(s.workers)));
-  if (rng.Chance(40)) s.tasks.emplace_back(static_cast<uint32_t>(rng.Below(s.partitions.size())), static_cast<uint32_t>(rng.Below(s.workers)));
+  if (rng.Chance(40))
+    s.tasks.emplace_back(static_cast<uint32_t>(rng.Below(s.partitions.size())), static_cast<uint32_t>(rng.Below(s.workers)));
   s.cores = static_cast<uint32_t>(rng.Between(1, static_cast<int>(s.tasks.size())));
   s.window = static_cast<uint32_t>(rng.Between(1, 4));
   s.even_batches = rng.Chance(50);
@@ -41,10 +42,12 @@ Scenario RandomScenario(uint64_t seed) {
 
 std::string Describe(const Scenario& s) {
   std::string tasks = absl::StrJoin(s.tasks, " ", [](std::string* out, const auto& t) { absl::StrAppend(out, t.first, "@w", t.second); });
-  return absl::StrCat("seed ", s.seed, ": ", s.shards, " shards, ", s.workers, " workers, ", s.epochs, " epochs, partitions [", absl::StrJoin(s.partitions, " "),
-                      "], tasks [", tasks, "], cores ", s.cores, ", window ", s.window, ", step_rows ", s.step_rows, ", contribution_rows ",
-                      s.contribution_rows, ", staleness ", s.staleness_max == kStalenessUnbounded ? std::string("any") : absl::StrCat(s.staleness_max), ", clip ", s.clip_norm, ", checkpoint every ",
-                      s.checkpoint_versions, ", faults ", s.faults, ", bad ", s.bad.size(), ", poison ", s.poison.size(), s.mutation.empty() ? "" : ", without rule ", s.mutation);
+  return absl::StrCat("seed ", s.seed, ": ", s.shards, " shards, ", s.workers, " workers, ", s.epochs, " epochs, partitions [",
+                      absl::StrJoin(s.partitions, " "), "], tasks [", tasks, "], cores ", s.cores, ", window ", s.window, ", step_rows ",
+                      s.step_rows, ", contribution_rows ", s.contribution_rows, ", staleness ",
+                      s.staleness_max == kStalenessUnbounded ? std::string("any") : absl::StrCat(s.staleness_max), ", clip ", s.clip_norm,
+                      ", checkpoint every ", s.checkpoint_versions, ", faults ", s.faults, ", bad ", s.bad.size(), ", poison ",
+                      s.poison.size(), s.mutation.empty() ? "" : ", without rule ", s.mutation);
 }
 
 }  // namespace ballast::sim

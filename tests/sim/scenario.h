@@ -21,7 +21,7 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
   }
-  uint64_t Below(uint64_t n) { return Next() % n; }                                      // n >= 1
+  uint64_t Below(uint64_t n) { return Next() % n; }                                                                // n >= 1
   int Between(int low, int high) { return low + static_cast<int>(Below(static_cast<uint64_t>(high - low + 1))); }  // both included
   bool Chance(int percent) { return Below(100) < static_cast<uint64_t>(percent); }
 
@@ -34,12 +34,12 @@ struct Scenario {
   uint32_t shards = 2;
   uint32_t workers = 2;
   uint32_t epochs = 1;
-  std::vector<uint32_t> partitions = {2, 2};              // batches in each
-  std::vector<std::pair<uint32_t, uint32_t>> tasks;       // (partition, worker); a partition twice is a speculative twin
-  uint32_t cores = 2;                                     // tasks that run at once
-  uint32_t window = 2;                                    // unacknowledged batches of a task
-  uint32_t batch_rows = 4;                                // most rows of a batch
-  bool even_batches = false;                              // every batch has batch_rows rows
+  std::vector<uint32_t> partitions = {2, 2};         // batches in each
+  std::vector<std::pair<uint32_t, uint32_t>> tasks;  // (partition, worker); a partition twice is a speculative twin
+  uint32_t cores = 2;                                // tasks that run at once
+  uint32_t window = 2;                               // unacknowledged batches of a task
+  uint32_t batch_rows = 4;                           // most rows of a batch
+  bool even_batches = false;                         // every batch has batch_rows rows
   uint64_t step_rows = 8;
   uint64_t contribution_rows = 8;
   uint32_t staleness_max = 0;
@@ -47,7 +47,7 @@ struct Scenario {
   uint64_t checkpoint_versions = 0;
   uint32_t lease_ms = 4000;
   uint32_t linger_ms = 200;
-  int faults = 0;            // at most so many, of the kinds below
+  int faults = 0;  // at most so many, of the kinds below
   bool worker_faults = true;
   bool shard_faults = true;
   bool coordinator_faults = true;

@@ -41,8 +41,8 @@ TEST(Simulation, RandomWorldsKeepEveryPromise) {
     for (const auto& [what, count] : world.seen()) seen[what] += count;
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::printf("%llu worlds from seed %llu, %llu moves, %.1f s;", static_cast<unsigned long long>(options.seeds), static_cast<unsigned long long>(options.first),
-              static_cast<unsigned long long>(moves), seconds);
+  std::printf("%llu worlds from seed %llu, %llu moves, %.1f s;", static_cast<unsigned long long>(options.seeds),
+              static_cast<unsigned long long>(options.first), static_cast<unsigned long long>(moves), seconds);
   for (const auto& [what, count] : seen) std::printf(" %s %d", what.c_str(), count);
   std::printf("\n");
   if (options.seeds >= 1000) {  // the faults that matter do occur

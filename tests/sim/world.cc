@@ -42,7 +42,8 @@ void World::Violation(const std::string& what) {
 }
 
 void World::Note(const std::string& what) {
-  if (scenario_.trace) std::fprintf(stderr, "%6llu %7lld ms  %s\n", static_cast<unsigned long long>(moves_), static_cast<long long>(now_ms_), what.c_str());
+  if (scenario_.trace)
+    std::fprintf(stderr, "%6llu %7lld ms  %s\n", static_cast<unsigned long long>(moves_), static_cast<long long>(now_ms_), what.c_str());
 }
 
 void World::Collect() {

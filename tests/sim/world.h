@@ -55,7 +55,9 @@ class World {
   void Violation(const std::string& what);
   void Note(const std::string& what);  // trace
   template <typename F>
-  void Add(F&& move) { moves_now_.emplace_back(std::forward<F>(move)); }
+  void Add(F&& move) {
+    moves_now_.emplace_back(std::forward<F>(move));
+  }
 
   // ---- world_coordinator.cc
   bool CoordinatorUp() const { return coordinator_ != nullptr; }
@@ -136,18 +138,18 @@ class World {
   CoordinatorConfig config_;
   std::unique_ptr<Coordinator> coordinator_;  // null: server 0 is down
   uint64_t incarnation_ = 0;
-  std::vector<Manifest> manifests_;           // durable
-  std::map<uint32_t, EpochRecord> epochs_;    // durable
+  std::vector<Manifest> manifests_;         // durable
+  std::map<uint32_t, EpochRecord> epochs_;  // durable
   uint64_t log_needed_from_ = 1;
   std::deque<std::variant<Manifest, EpochRecord>> disk_;  // not durable yet
-  std::map<BatchId, uint64_t> decided_;       // by durable decisions: index
+  std::map<BatchId, uint64_t> decided_;                   // by durable decisions: index
   std::set<BatchId> skipped_;
   std::vector<bool> disk_low_;
   std::list<WorkStream> streams_;
 
   std::vector<SimShard> shards_;
   std::vector<SimWorker> workers_;
-  std::vector<std::vector<std::deque<Uid>>> push_;       // [worker][shard]
+  std::vector<std::vector<std::deque<Uid>>> push_;                          // [worker][shard]
   std::vector<std::vector<std::deque<std::pair<Uid, Receipt>>>> receipts_;  // [worker][shard]
   std::deque<SimFeed> feeds_;
   std::deque<SimAttempt> attempts_;

@@ -25,7 +25,8 @@ void World::CollectShards() {
     if (unsynced && (s != 0 || CoordinatorUp())) Add([this, s] { SyncShard(s, true); });
     if (!shard.down.empty()) Add([this, s] { ReceiveFollow(s); });
     if (!shard.up_stream.empty() && CoordinatorUp()) Add([this, s] { SendFollow(s); });
-    if (shard.applied < shard.decisions.size() && shard.decisions[shard.applied]->index <= shard.ever_accepted) Add([this, s] { ApplyNext(s); });
+    if (shard.applied < shard.decisions.size() && shard.decisions[shard.applied]->index <= shard.ever_accepted)
+      Add([this, s] { ApplyNext(s); });
     if (!shard.checkpoints_due.empty()) {
       Add([this, s] {
         SimShard& own = shards_[s];
@@ -105,7 +106,8 @@ void World::ReceiveFollow(uint32_t s) {
       if (index > shard.decisions.size() + 1) return Violation(absl::StrCat("shard ", s, " is sent decision ", index, " too early"));
       if (index == shard.decisions.size() + 1) shard.decisions.push_back(*decision);
     }
-    if (shard.decisions[index - 1]->chain != (*decision)->chain) return Violation(absl::StrCat("shard ", s, " is sent another decision ", index));
+    if (shard.decisions[index - 1]->chain != (*decision)->chain)
+      return Violation(absl::StrCat("shard ", s, " is sent another decision ", index));
     shard.ever_accepted = std::max(shard.ever_accepted, index);
     shard.up_stream.push_back(AcceptedUp{index, shard.coordinator});
   } else if (const auto* query = std::get_if<NormQuery>(&message)) {
@@ -151,14 +153,18 @@ void World::ReceivePush(uint32_t w, uint32_t s) {
   }
 }
 
-void World::GiveReceipt(uint32_t s, const Uid& uid, uint32_t w) { receipts_[w][s].emplace_back(uid, Receipt{s, shards_[s].incarnation, 1, 1.0}); }
+void World::GiveReceipt(uint32_t s, const Uid& uid, uint32_t w) {
+  receipts_[w][s].emplace_back(uid, Receipt{s, shards_[s].incarnation, 1, 1.0});
+}
 
 void World::ApplyNext(uint32_t s) {
   SimShard& shard = shards_[s];
   const DecisionPtr decision = shard.decisions[shard.applied];
-  if (decision->chain != shards_[0].decisions[shard.applied]->chain) return Violation(absl::StrCat("shard ", s, " applies another history"));
+  if (decision->chain != shards_[0].decisions[shard.applied]->chain)
+    return Violation(absl::StrCat("shard ", s, " applies another history"));
   for (const Part& part : decision->parts) {
-    if (!shard.Has(part.uid, /*synced=*/false)) return Violation(absl::StrCat("shard ", s, " cannot apply decision ", decision->index, ": bytes are missing"));
+    if (!shard.Has(part.uid, /*synced=*/false))
+      return Violation(absl::StrCat("shard ", s, " cannot apply decision ", decision->index, ": bytes are missing"));
     if (decision->kind == DecisionKind::kStep) shard.rows_applied += part.rows;
   }
   ++shard.applied;

@@ -7,7 +7,8 @@
 namespace ballast::sim {
 
 Batch World::BatchOf(uint32_t epoch, uint32_t partition, uint64_t seq) const {
-  const uint32_t rows = scenario_.even_batches ? scenario_.batch_rows : static_cast<uint32_t>(1 + (partition * 7 + seq * 5 + epoch) % scenario_.batch_rows);
+  const uint32_t rows =
+      scenario_.even_batches ? scenario_.batch_rows : static_cast<uint32_t>(1 + (partition * 7 + seq * 5 + epoch) % scenario_.batch_rows);
   return {{epoch, partition, seq}, rows, 1000 * partition + seq + 1};
 }
 
@@ -33,9 +34,11 @@ void World::CollectSpark() {
     for (uint32_t p = 0; p < scenario_.partitions.size(); ++p) all &= PartitionDone(epoch_, p);
     if (driver_ != DriverPhase::kTrain || all) Add([this] { Drive(); });
   }
-  const auto running = std::count_if(attempts_.begin(), attempts_.end(), [](const SimAttempt& a) { return a.state == SimAttempt::State::kRunning; });
+  const auto running =
+      std::count_if(attempts_.begin(), attempts_.end(), [](const SimAttempt& a) { return a.state == SimAttempt::State::kRunning; });
   for (SimAttempt& a : attempts_) {
-    if (a.state == SimAttempt::State::kWaiting && running < static_cast<int64_t>(scenario_.cores) && CoordinatorUp()) Add([this, &a] { StartAttempt(a); });
+    if (a.state == SimAttempt::State::kWaiting && running < static_cast<int64_t>(scenario_.cores) && CoordinatorUp())
+      Add([this, &a] { StartAttempt(a); });
     if (a.state != SimAttempt::State::kRunning) continue;
     if (!a.feed) {
       if (CoordinatorUp()) Add([this, &a] { OpenFeed(a); });

@@ -22,7 +22,8 @@ void World::CollectWorkers() {
     for (auto it = worker.contributions.begin(); it != worker.contributions.end(); ++it) {
       SimContribution& c = *it;
       const bool init = c.batches.front().id == kInitBatch;
-      if (!c.uid && c.computed < c.batches.size() && (init || SlowestVersion() >= std::max<uint64_t>(c.base, 1))) Add([this, w, &c] { Compute(w, c); });
+      if (!c.uid && c.computed < c.batches.size() && (init || SlowestVersion() >= std::max<uint64_t>(c.base, 1)))
+        Add([this, w, &c] { Compute(w, c); });
       if (!c.uid && c.flush && c.computed == c.batches.size()) Add([this, w, &c] { Encode(w, c); });
       if (!c.uid) continue;
       for (uint32_t s = 0; s < shards_.size(); ++s) {
@@ -186,7 +187,8 @@ void World::Receive(uint32_t w, const Decided& m) {
 void World::Receive(uint32_t w, const Done& m) {
   Acknowledge(w, m.batch.id);
   for (SimContribution& c : workers_[w].contributions) {
-    if (!c.resumed || !c.uid || std::none_of(c.batches.begin(), c.batches.end(), [&](const Batch& b) { return b.id == m.batch.id; })) continue;
+    if (!c.resumed || !c.uid || std::none_of(c.batches.begin(), c.batches.end(), [&](const Batch& b) { return b.id == m.batch.id; }))
+      continue;
     ++c.answered;
     ++c.done;
   }
