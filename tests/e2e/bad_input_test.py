@@ -13,6 +13,7 @@ from torch import nn
 
 import ballast
 import ballast.spark
+from ballast.channel import Connection
 from tests.support.cluster import Cluster, binary
 from tests.support.models import Transformer
 
@@ -83,18 +84,29 @@ def test_same_run_with_another_spec_says_what_differs_and_what_to_do(spark: Any,
     assert again.rows_trained == 64 and again.resumed
 
 
-def test_changed_data_under_the_same_run_stops_and_names_partition_and_seq(spark: Any, cluster: Cluster, model: str) -> None:
-    """The first attempt dies inside the epoch; the second brings other rows under the same identities."""
+def test_changed_data_under_the_same_run_stops_and_names_partition_and_seq(
+    spark: Any, cluster: Cluster, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first driver dies after its rows are trained and before it commits the epoch; the second brings other rows under the same ids."""
+    call = Connection.call
+
+    def die_at_commit(connection: Connection, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "CommitEpoch":
+            raise KeyboardInterrupt
+        return call(connection, method, *arguments, **options)
+
     with ballast.spark.connect(cluster.address) as ps:
-        with pytest.raises(ballast.BallastError):
-            train(ps, rows(spark, 64, bad_row=63), model, "changed", check_data=False, partitions=1)
-        trained = cluster.ctl_json("run", "show", "changed")["rows_trained"]
-        other = rows(spark, 64).selectExpr("id", "transform(tokens, t -> t % 48 + 2) tokens", "label")
-        if trained == 0:
-            pytest.skip("the first attempt failed before its first step")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Connection, "call", die_at_commit)
+            train(ps, rows(spark), model, "changed", partitions=1)
+        assert cluster.ctl_json("run", "show", "changed")["rows_trained"] == 64
+        other = rows(spark).selectExpr("id", "transform(tokens, t -> t % 48 + 2) tokens", "label")
         with pytest.raises(ballast.BallastError) as error:
             train(ps, other, model, "changed", partitions=1)
-    assert "partition 0" in str(error.value) and "seq" in str(error.value)
+        assert error.value.reason == "FINGERPRINT_DIFFERS", error.value
+        assert "partition 0" in str(error.value) and "seq" in str(error.value)
+        again = train(ps, rows(spark), model, "changed", partitions=1)
+    assert again.rows_trained == 64
 
 
 class NanForSomeRows(nn.Module):
@@ -123,7 +135,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_batch_with_nan_loss_is_skipped_on_the_record(spark: Any, cluster: Cluster, poisoned: str) -> None:
     df = spark.createDataFrame([(i, [13 if i == 5 else 1, 2]) for i in range(128)], "id long, tokens array<int>")
     with ballast.spark.connect(cluster.address) as ps:
-        result = ps.train(df, model=poisoned, features=["tokens"], id_col="id", batch_rows=8, step_rows=16, run_id="one-nan", progress=False)
+        result = ps.train(df, model=poisoned, features=["tokens"], id_col="id", batch_rows=8, step_rows=16, partitions=1, run_id="one-nan", progress=False)
         weight = ps.state_dict("one-nan")["weight"]
     assert result.rows_in == 128 == result.rows_trained + result.rows_skipped and result.rows_skipped == 8
     assert torch.isfinite(weight).all()

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.e2e
 
 WIDTH = 384  # of the model: 0.65 MB of weights, so that messages without values hardly count
 ROWS = 16384
+SPARK_ROWS = 4 * ROWS  # long enough that the start of one task some steps after the other does not matter
 STEP_ROWS = 256
 
 
@@ -44,11 +45,11 @@ def assert_bytes_are_shared(cluster: Cluster, run: Any) -> None:
         assert min(shares[0], shares[1]) >= 0.3 * (shares[0] + shares[1]), (held, pushed, pulled)
 
 
-def assert_sessions_take_part(cluster: Cluster, run: str, sessions: int) -> None:
+def assert_sessions_take_part(cluster: Cluster, run: str, rows: int) -> None:
     steps = [d for d in audit.decisions(cluster, run) if d.kind == run_pb2.Decision.STEP]
     took_part = Counter(session for step in steps for session in {part.uid.session for part in step.parts})
-    assert len(took_part) == sessions, took_part
-    assert len(steps) >= ROWS // STEP_ROWS
+    assert len(took_part) == len(cluster.workers), took_part
+    assert len(steps) >= rows // STEP_ROWS
     assert all(count >= 0.8 * len(steps) for count in took_part.values()), (took_part, len(steps))
 
 
@@ -58,17 +59,17 @@ def test_spark_feeds_both_workers_from_both_executors(cluster: Cluster, spark: A
     features = 16
     model = export_mlp(tmp_path / "mlp.pt", features, width=WIDTH)
     columns = [F.rand(seed=i).cast("float") for i in range(features)]
-    df = spark.range(ROWS, numPartitions=2).select("id", F.array(*columns).alias("x"), (F.col("id") % 5).alias("y")).cache()
+    df = spark.range(SPARK_ROWS, numPartitions=2).select("id", F.array(*columns).alias("x"), (F.col("id") % 5).alias("y")).cache()
     df.mapInArrow(lambda pieces: pieces, df.schema).count()  # starts the Python workers of both executors, so that both tasks begin together
     with ExecutorsSeen(cluster) as seen, ballast.spark.connect(cluster.address) as connection:
         result = connection.train(
             df, model.path, features=["x"], label="y", id_col="id", run_id="spark", batch_rows=64, step_rows=STEP_ROWS, partitions=2, progress=False
         )
-    assert result.rows_in == result.rows_trained == ROWS, result
+    assert result.rows_in == result.rows_trained == SPARK_ROWS, result
     assert len(seen.executors) == 2, seen.executors
-    job = FeederJob(cluster.address, "spark", model, VectorRows(ROWS, 2))
+    job = FeederJob(cluster.address, "spark", model, VectorRows(SPARK_ROWS, 2))
     assert_bytes_are_shared(cluster, job.show())
-    assert_sessions_take_part(cluster, "spark", sessions=2)
+    assert_sessions_take_part(cluster, "spark", SPARK_ROWS)
 
 
 def test_metrics_count_the_bytes_of_the_sockets(cluster: Cluster, tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_metrics_count_the_bytes_of_the_sockets(cluster: Cluster, tmp_path: Path
         wait_for(f"the metrics of server {index} to agree with its sockets", lambda i=index: _agree(_wire(cluster, i), before[i]), 10)  # type: ignore[misc]
     assert job.commit(1, counts).committed
     assert_bytes_are_shared(cluster, job.show())
-    assert_sessions_take_part(cluster, "wire", sessions=2)
+    assert_sessions_take_part(cluster, "wire", ROWS)
 
 
 def _wire(cluster: Cluster, index: int) -> dict[str, float]:

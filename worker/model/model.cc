@@ -221,7 +221,7 @@ absl::StatusOr<double> Model::Impl::ForwardBackward(const BatchView& batch, uint
   auto losses = RowLosses(batch);
   if (!losses.ok()) return losses.status();
   const double loss_sum = losses->detach().sum(at::kDouble).item<double>();
-  if (!std::isfinite(loss_sum)) return absl::InvalidArgumentError(absl::StrCat("the loss is ", loss_sum));
+  if (!std::isfinite(loss_sum)) return absl::InvalidArgumentError(absl::StrCat("the loss is not finite: ", loss_sum));
   if (absl::Status status = bound_.CheckForward(); !status.ok()) return status;
   if (losses->requires_grad()) losses->sum().backward();  // false: nothing in this model is trained by gradients
   if (absl::Status status = CollectGradients(); !status.ok()) return status;

@@ -261,7 +261,7 @@ TEST(Model, LossThatIsNotFiniteIsRefused) {
   BatchView batch = c.Batch(0);
   batch.columns[0].data = {reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float)};
   ASSERT_TRUE(c.model->BeginContribution(c.values).ok());
-  EXPECT_THAT(std::string(c.model->TrainBatch(batch, 1, nullptr).status().message()), HasSubstr("the loss is nan"));
+  EXPECT_THAT(std::string(c.model->TrainBatch(batch, 1, nullptr).status().message()), HasSubstr("the loss is not finite: nan"));
 }
 
 TEST(Model, GradientThatIsNotFiniteIsRefusedAndNotHandedOver) {
