@@ -109,7 +109,8 @@ TEST(Codec, NonfiniteGradientIsRefused) {
 TEST(Codec, BufferMayHoldInfinitiesButNoNaN) {
   const float inf = std::numeric_limits<float>::infinity();
   const auto check = [](std::vector<float> values) {
-    return CheckEncoded(Codec::kFp32, values.size(), {reinterpret_cast<const char*>(values.data()), 4 * values.size()}, nullptr, ValueKind::kBuffer);
+    return CheckEncoded(Codec::kFp32, values.size(), {reinterpret_cast<const char*>(values.data()), 4 * values.size()}, nullptr,
+                        ValueKind::kBuffer);
   };
   EXPECT_TRUE(check({0, -inf, inf}).ok());  // an attention mask
   EXPECT_FALSE(check({0, std::numeric_limits<float>::quiet_NaN()}).ok());

@@ -128,7 +128,8 @@ absl::Status Checkpointer::Write(PaidBlock& paid) {
     if (tensor.dtype == DType::kF32) {
       const ValueKind kind = tensor.rule == UpdateRule::kOpt ? ValueKind::kGradient : ValueKind::kBuffer;
       for (const std::string& array : paid.arrays) {
-        job.nonfinite += CountNonfinite(absl::MakeConstSpan(reinterpret_cast<const float*>(array.data()), array.size() / sizeof(float)), kind);
+        job.nonfinite +=
+            CountNonfinite(absl::MakeConstSpan(reinterpret_cast<const float*>(array.data()), array.size() / sizeof(float)), kind);
       }
     }
     job.hashes.push_back(BlockHash(paid.arrays[0], std::vector<absl::string_view>(paid.arrays.begin() + 1, paid.arrays.end())));
