@@ -25,7 +25,8 @@ inline constexpr uint32_t kTensorsMax = 1u << 16;                       // of a 
 inline constexpr uint32_t kPartitionsMax = 1u << 20;                    // of an epoch
 inline constexpr uint32_t kInitPartition = 0xffffffffu;                 // batch (0, kInitPartition, 0): the initial weights
 inline constexpr uint32_t kStalenessUnbounded = 0xffffffffu;
-inline constexpr int kInFlightMax = 2;  // contributions of a session that are not decided
+inline constexpr int kInFlightMax = 2;                          // contributions of a session that are not decided
+inline constexpr uint64_t kStepBatchesMax = uint64_t{1} << 15;  // of a step: the decision that lists them is one message
 
 // The numbers are those of proto/ballast/v1/run.proto.
 enum class DType : uint8_t { kF32 = 1, kI64 = 2 };

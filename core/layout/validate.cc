@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kModelJsonBytesMax = 1u << 20;
 constexpr size_t kSchemaBytesMax = 64u << 10;
+constexpr double kMost = 1e30;  // of any hyper-parameter
 
 absl::Status Bad(absl::string_view field, absl::string_view value, absl::string_view allowed) {
   return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; allowed: ", allowed));
@@ -73,7 +74,6 @@ absl::Status CheckName(const std::string& name, absl::string_view field, absl::f
 
 absl::Status CheckOptimizer(const OptimizerSpec& o) {
   absl::Status s;
-  constexpr double kMost = 1e30;
   constexpr double kBelowOne = 1 - 1e-12;
   if (o.kind < OptimizerKind::kSgd || o.kind > OptimizerKind::kAdamW) {
     return Bad("optimizer.kind", absl::StrCat(static_cast<int>(o.kind)), "SGD, ADAM, ADAMW");
@@ -90,6 +90,10 @@ absl::Status CheckOptimizer(const OptimizerSpec& o) {
     s.Update(CheckRange("optimizer.beta2", o.beta2, 0, kBelowOne));
     s.Update(CheckRange("optimizer.eps", o.eps, 0, kMost));
   }
+  // What the kind does not use must be numbers too: a spec with a NaN would not equal itself when it is created again.
+  for (const double unused : {o.momentum, o.dampening, o.beta1, o.beta2, o.eps}) {
+    s.Update(CheckRange("optimizer's momentum, dampening, beta1, beta2 or eps", unused, -kMost, kMost));
+  }
   s.Update(CheckCount("optimizer.groups", o.groups.size(), 1, kGroupsMax));
   for (size_t g = 0; g < o.groups.size(); ++g) {
     s.Update(CheckRange(absl::StrCat("optimizer.groups[", g, "].lr_scale"), o.groups[g].lr_scale, 0, kMost));
@@ -99,7 +103,7 @@ absl::Status CheckOptimizer(const OptimizerSpec& o) {
 }
 
 absl::Status CheckSchedule(const ScheduleSpec& schedule, double lr) {
-  if (schedule.kind == ScheduleKind::kConstant) return absl::OkStatus();
+  if (schedule.kind == ScheduleKind::kConstant) return CheckRange("schedule.min_lr", schedule.min_lr, 0, kMost);
   if (schedule.kind != ScheduleKind::kWarmupCosine) {
     return Bad("schedule.kind", absl::StrCat(static_cast<int>(schedule.kind)), "CONSTANT, WARMUP_COSINE");
   }
@@ -118,7 +122,18 @@ absl::Status CheckRows(const RunSpec& spec) {
   if (spec.step_rows != 0 && spec.batch_rows > spec.step_rows) {
     s.Update(Bad("batch_rows", absl::StrCat(spec.batch_rows), absl::StrCat("at most step_rows (", spec.step_rows, ")")));
   }
-  s.Update(CheckCount("contribution_rows", spec.contribution_rows, spec.step_rows == 0 ? 1 : 0, kRowsMax));
+  s.Update(CheckCount("contribution_rows", spec.contribution_rows, 1, kRowsMax));
+  // A session has kInFlightMax contributions in flight: with smaller ones, how many rows a step holds would depend on the number of
+  // workers.
+  if (const uint64_t least = (spec.step_rows + kInFlightMax - 1) / kInFlightMax; s.ok() && spec.contribution_rows < least) {
+    s.Update(Bad("contribution_rows", absl::StrCat(spec.contribution_rows), absl::StrCat(least, " (half of step_rows) or more")));
+  }
+  // A decision lists its batches, and is one message.
+  const uint64_t most = std::max(spec.step_rows, spec.contribution_rows);
+  if (s.ok() && most / spec.batch_rows > kStepBatchesMax) {
+    s.Update(Bad("batch_rows", absl::StrCat(spec.batch_rows),
+                 absl::StrCat(most / kStepBatchesMax, " or more: a step of ", most, " rows holds at most ", kStepBatchesMax, " batches")));
+  }
   return s;
 }
 

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <string>
@@ -72,6 +73,8 @@ TEST(ValidateSpec, Optimizer) {
   ExpectRefused("optimizer.groups", [](RunSpec& s) { s.optimizer.groups.clear(); });
   ExpectRefused("optimizer.groups[0].weight_decay", [](RunSpec& s) { s.optimizer.groups[0].weight_decay = -1; });
   ExpectRefused("schedule.total_steps", [](RunSpec& s) { s.schedule.kind = ScheduleKind::kWarmupCosine; });
+  ExpectRefused("momentum", [](RunSpec& s) { s.optimizer.kind = OptimizerKind::kAdam, s.optimizer.momentum = std::nan(""); });
+  ExpectRefused("schedule.min_lr", [](RunSpec& s) { s.schedule.min_lr = std::nan(""); });
   ExpectRefused("schedule.min_lr", [](RunSpec& s) { s.schedule = {ScheduleKind::kWarmupCosine, 1, 10, 99}; });
   ExpectRefused("clip_norm", [](RunSpec& s) { s.clip_norm = -0.5; });
 }
@@ -80,6 +83,9 @@ TEST(ValidateSpec, Rows) {
   ExpectRefused("batch_rows", [](RunSpec& s) { s.batch_rows = 0; });
   ExpectRefused("batch_rows", [](RunSpec& s) { s.batch_rows = 257; });
   ExpectRefused("contribution_rows", [](RunSpec& s) { s.step_rows = 0, s.contribution_rows = 0; });
+  ExpectRefused("contribution_rows", [](RunSpec& s) { s.contribution_rows = 127; });  // a lone worker could not fill a step
+  ExpectRefused("batch_rows", [](RunSpec& s) { s.step_rows = s.contribution_rows = uint64_t{129} << 15; });
+  ExpectRefused("batch_rows", [](RunSpec& s) { s.step_rows = 0, s.contribution_rows = uint64_t{129} << 15; });
   RunSpec async = Good();
   async.step_rows = 0;
   EXPECT_TRUE(ValidateSpec(async).ok());
