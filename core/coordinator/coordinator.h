@@ -188,11 +188,14 @@ class Coordinator {
     bool resumed = false;
   };
   virtual absl::StatusOr<Opened> OpenSession(const std::string& worker, SessionId resume, int64_t now_ms) = 0;
-  virtual void OnSessionLost(SessionId session, int64_t now_ms) = 0;  // stream ended or Leave
+  // Lost: the stream ended; whatever it was computing may be why. Left: it said so, or the server ends it: no batch is to blame.
+  virtual void OnSessionLost(SessionId session, int64_t now_ms) = 0;
+  virtual void OnSessionLeft(SessionId session, int64_t now_ms) = 0;
   virtual void OnClaim(SessionId session, const Batch& batch, std::optional<Uid> uid, int64_t now_ms) = 0;
   virtual void OnSubmit(SessionId session, Submission submission, int64_t now_ms) = 0;
   virtual void OnSkip(SessionId session, const Batch& batch, std::string reason, int64_t now_ms) = 0;
-  // A session that has said nothing yet is blocked until its first claim: it must say its first status after it has opened.
+  // A session that has said nothing yet is blocked until its first claim: it must say its first status after it has opened, before it
+  // computes. `rows_done` only grows; rows of the first status are of the worker's earlier sessions.
   virtual void OnStatus(SessionId session, bool blocked, uint64_t rows_done, int64_t now_ms) = 0;
 
   // ---- shards, 0 included

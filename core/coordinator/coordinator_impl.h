@@ -32,6 +32,8 @@ namespace ballast {
 inline constexpr uint64_t kVersionsAheadMax = 8;  // decided minus applied by the slowest shard
 inline constexpr int kDeathsMax = 3;              // sessions that may end while they hold a batch
 inline constexpr size_t kLossWindowSteps = 50;
+inline constexpr size_t kPhasesMax = 32;         // names of StepTiming; others are not counted
+inline constexpr size_t kReasonBytesMax = 1024;  // of a skip: it is kept in the log and sent to every server
 
 class CoordinatorImpl final : public Coordinator {
  public:
@@ -41,6 +43,7 @@ class CoordinatorImpl final : public Coordinator {
 
   absl::StatusOr<Opened> OpenSession(const std::string& worker, SessionId resume, int64_t now_ms) override;
   void OnSessionLost(SessionId session, int64_t now_ms) override;
+  void OnSessionLeft(SessionId session, int64_t now_ms) override;
   void OnClaim(SessionId session, const Batch& batch, std::optional<Uid> uid, int64_t now_ms) override;
   void OnSubmit(SessionId session, Submission submission, int64_t now_ms) override;
   void OnSkip(SessionId session, const Batch& batch, std::string reason, int64_t now_ms) override;
@@ -100,6 +103,9 @@ class CoordinatorImpl final : public Coordinator {
   void AnswerSettled(const BatchId& batch);  // all who wait for it
   void Fence(Session& session, const Uid& uid);
   void EndSession(SessionId id, bool blame);
+  std::string WrongClaim(const Session& session, const Batch& batch) const;  // empty: it may be parked
+  void Expel(SessionId id, const std::string& reason, int64_t now_ms);
+  void CountTiming(const std::vector<StepTiming>& timing);
   std::optional<Batch> BeingComputed(const Session& session) const;
   void ExpireLeases(int64_t now_ms);
   Submitted Check(const Submission& submission, SessionId session, OpenStep*& step, std::vector<uint32_t>& shards);

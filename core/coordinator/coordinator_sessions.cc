@@ -1,6 +1,7 @@
 // Sessions: claims, submissions, skips, leases. A claim is parked first and answered when it can be: with a grant by the admission to a
 // step, or with Done when the decision of its batch is accepted by every shard.
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,18 @@
 #include "core/status.h"
 
 namespace ballast {
+namespace {
+
+// Cut between two characters: it travels as a protobuf string, which must stay UTF-8.
+std::string Shortened(std::string reason) {
+  if (reason.size() <= kReasonBytesMax) return reason;
+  size_t end = kReasonBytesMax;
+  while (end > 0 && (static_cast<unsigned char>(reason[end]) & 0xc0) == 0x80) --end;
+  reason.resize(end);
+  return reason;
+}
+
+}  // namespace
 
 absl::StatusOr<Coordinator::Opened> CoordinatorImpl::OpenSession(const std::string& worker, SessionId resume, int64_t now_ms) {
   if (health_ != Health::kRunning) return StoppedError();
@@ -22,6 +35,12 @@ absl::StatusOr<Coordinator::Opened> CoordinatorImpl::OpenSession(const std::stri
 void CoordinatorImpl::OnSessionLost(SessionId session, int64_t now_ms) {
   if (sessions_.Find(session) == nullptr) return;
   EndSession(session, /*blame=*/true);
+  Advance(now_ms);
+}
+
+void CoordinatorImpl::OnSessionLeft(SessionId session, int64_t now_ms) {
+  if (sessions_.Find(session) == nullptr) return;
+  EndSession(session, /*blame=*/false);
   Advance(now_ms);
 }
 
@@ -40,7 +59,7 @@ std::optional<Batch> CoordinatorImpl::BeingComputed(const Session& session) cons
   return std::nullopt;
 }
 
-// Its grants go back to whoever claims their batches, its submitted contributions leave the candidates (F6). `blame`: it did not leave
+// Its grants go back to whoever claims their batches, its submitted contributions leave the candidates. `blame`: it did not leave
 // in order; a batch that ends session after session is quarantined. The initial weights are not: without them there is no run.
 void CoordinatorImpl::EndSession(SessionId id, bool blame) {
   const std::optional<Batch> suspect = blame ? BeingComputed(*sessions_.Find(id)) : std::nullopt;
@@ -106,20 +125,36 @@ void CoordinatorImpl::Fence(Session& session, const Uid& uid) {
   Send(session.id, Refuse{uid, Refuse::Reason::kFenced, {}});
 }
 
+// Claims that could never be answered, or would make a step of nothing: its divisor is the sum of the rows.
+std::string CoordinatorImpl::WrongClaim(const Session& session, const Batch& batch) const {
+  if (session.parked.size() >= kParkedMax) return absl::StrCat("more than ", kParkedMax, " claims wait");
+  if (batch.id == kInitBatch) return "";
+  const auto name = [&] { return absl::StrCat("epoch ", batch.id.epoch, ", partition ", batch.id.partition, ", batch ", batch.id.seq); };
+  if (batch.rows == 0 || batch.rows > spec_.batch_rows)
+    return absl::StrCat("it claims ", name(), " with ", batch.rows, " rows; allowed: 1 to ", spec_.batch_rows);
+  const EpochState* epoch = epochs_.Find(batch.id.epoch);
+  if (epoch != nullptr && batch.id.partition >= epoch->record.partitions)
+    return absl::StrCat("it claims ", name(), "; the epoch has partitions 0 to ", epoch->record.partitions - 1);
+  return "";
+}
+
+// Final: another session of this worker would claim the same again.
+void CoordinatorImpl::Expel(SessionId id, const std::string& reason, int64_t now_ms) {
+  Send(id, CloseSession{absl::StrCat("the session was closed: ", reason), true});
+  EndSession(id, /*blame=*/false);
+  Advance(now_ms);
+}
+
 void CoordinatorImpl::OnClaim(SessionId id, const Batch& batch, std::optional<Uid> uid, int64_t now_ms) {
   Session* session = sessions_.Find(id);
   if (session == nullptr) return;
   session->progress_ms = now_ms;
   if (!session->said_status && batch.id != kInitBatch) session->blocked = false;
   if (uid.has_value() && session->fenced.contains(*uid)) return;
+  if (uid.has_value() && uid->session == id) session->last_counter = std::max(session->last_counter, uid->counter);
   Claim claim{batch, uid};
   if (AnswerDone(id, claim)) return;
-  if (session->parked.size() >= kParkedMax) {
-    Send(id, CloseSession{absl::StrCat("more than ", kParkedMax, " claims wait"), false});
-    EndSession(id, /*blame=*/false);
-    Advance(now_ms);
-    return;
-  }
+  if (const std::string wrong = WrongClaim(*session, batch); !wrong.empty()) return Expel(id, wrong, now_ms);
   const Steps::Holder* holder = steps_.HolderOf(batch.id);
   const bool busy = holder != nullptr && holder->session != id;
   sessions_.Park(*session, std::move(claim));
@@ -151,14 +186,16 @@ OpenStep* CoordinatorImpl::StepOfSubmission(const Submission& submission, Sessio
   for (OpenStep& step : steps_.open()) {
     const auto slot = step.slots.find(session);
     if (slot == step.slots.end()) continue;
-    std::vector<BatchId> found;
-    for (const Batch& b : submission.batches) {
-      for (const HeldBatch& h : slot->second.held) {
-        if (h.batch == b) found.push_back(b.id);
-      }
-    }
-    std::sort(found.begin(), found.end());
-    if (found.size() == submission.batches.size() && std::adjacent_find(found.begin(), found.end()) == found.end()) return &step;
+    absl::flat_hash_map<BatchId, Batch> held;
+    for (const HeldBatch& h : slot->second.held) held.emplace(h.batch.id, h.batch);
+    // Each is taken out, so that none counts twice.
+    const bool all = std::all_of(submission.batches.begin(), submission.batches.end(), [&](const Batch& b) {
+      const auto it = held.find(b.id);
+      if (it == held.end() || it->second != b) return false;
+      held.erase(it);
+      return true;
+    });
+    if (all) return &step;
   }
   return nullptr;
 }
@@ -182,6 +219,13 @@ CoordinatorImpl::Submitted CoordinatorImpl::Check(const Submission& submission, 
   return shards.empty() ? Submitted::kOk : Submitted::kReceipts;
 }
 
+void CoordinatorImpl::CountTiming(const std::vector<StepTiming>& timing) {
+  for (const StepTiming& t : timing) {
+    const bool known = timing_.contains(t.phase) || (timing_.size() < kPhasesMax && t.phase.size() <= 64);
+    if (known && std::isfinite(t.seconds) && t.seconds >= 0) timing_[t.phase] += t.seconds;
+  }
+}
+
 void CoordinatorImpl::OnSubmit(SessionId id, Submission submission, int64_t now_ms) {
   Session* session = sessions_.Find(id);
   if (session == nullptr && config_.rules.fence_check) return;
@@ -191,7 +235,7 @@ void CoordinatorImpl::OnSubmit(SessionId id, Submission submission, int64_t now_
     session->residual_norm = submission.residual_norm;
     if (submission.uid.counter > session->last_counter) session->rows_submitted += submission.rows;
     session->last_counter = std::max(session->last_counter, submission.uid.counter);
-    for (const StepTiming& t : submission.timing) timing_[t.phase] += t.seconds;
+    CountTiming(submission.timing);
   }
   OpenStep* step = nullptr;
   std::vector<uint32_t> shards;
@@ -228,8 +272,9 @@ void CoordinatorImpl::OnSkip(SessionId id, const Batch& batch, std::string reaso
   if (holder != nullptr && holder->session == id && !holder->submitted) {
     steps_.Release(batch.id);
     steps_.Quarantine(batch.id);
-    pending_skips_.push_back({batch, std::move(reason), id});
+    pending_skips_.push_back({batch, Shortened(std::move(reason)), id});
   } else if (Claim claim{batch, std::nullopt}; !AnswerDone(id, claim)) {
+    if (const std::string wrong = WrongClaim(*session, batch); !wrong.empty()) return Expel(id, wrong, now_ms);
     sessions_.Park(*session, std::move(claim));  // somebody else has it: the session learns what becomes of it
   }
   Advance(now_ms);
@@ -238,8 +283,10 @@ void CoordinatorImpl::OnSkip(SessionId id, const Batch& batch, std::string reaso
 void CoordinatorImpl::OnStatus(SessionId id, bool blocked, uint64_t rows_done, int64_t now_ms) {
   Session* session = sessions_.Find(id);
   if (session == nullptr) return;
-  if (rows_done > session->rows_done) session->progress_ms = now_ms;
-  session->rows_done = std::max(session->rows_done, rows_done);
+  if (!session->said_status) session->rows_before = rows_done;
+  const uint64_t rows = rows_done - std::min(rows_done, session->rows_before);
+  if (rows > session->rows_done) session->progress_ms = now_ms;
+  session->rows_done = std::max(session->rows_done, rows);
   session->blocked = blocked;
   session->said_status = true;
   Advance(now_ms);

@@ -41,7 +41,7 @@ void CoordinatorImpl::SendMissing(uint32_t shard, uint64_t from_index) {
   for (uint64_t index = from_index; index <= durable_; ++index) SendShard(shard, history_.at(index));
 }
 
-// The shard has restarted: what it does not report is not there any more (R4).
+// The shard has restarted: what it does not report is not there any more.
 void CoordinatorImpl::RecheckReceipts(int64_t now_ms) {
   for (OpenStep& step : steps_.open()) WithdrawInvalid(step, now_ms);
 }
@@ -54,7 +54,7 @@ void CoordinatorImpl::OnShardLost(uint32_t shard, int64_t now_ms) {
 }
 
 void CoordinatorImpl::OnAccepted(uint32_t shard, uint64_t index, uint64_t coordinator_incarnation, int64_t now_ms) {
-  // A shard that follows a newer coordinator says so here: nothing that this one decides is acknowledged any more (F14).
+  // A shard that follows a newer coordinator says so here: nothing that this one decides is acknowledged any more.
   if (!shards_.Has(shard) || coordinator_incarnation != config_.incarnation || index > durable_) return;
   shards_[shard].accepted = std::max(shards_[shard].accepted, index);
   Settle();
@@ -103,7 +103,7 @@ void CoordinatorImpl::OnDecisionDurable(uint64_t index, int64_t now_ms) {
   Advance(now_ms);
 }
 
-// Durable and accepted by every shard: only now is anything acknowledged (R6).
+// Durable and accepted by every shard: only now is anything acknowledged.
 void CoordinatorImpl::Settle() {
   const uint64_t settled = std::min(durable_, shards_.AcceptedIndex());
   if (settled_ < covered_ && settled >= covered_) {

@@ -256,7 +256,7 @@ void CoordinatorImpl::Append(Decision decision) {
   Apply(*appended);
   shards_.ForgetBelow(appended->sessions_closed_below);
   outputs_.push_back(AppendDecision{appended});
-  if (spec_.checkpoint_versions > 0 && version_ >= checkpoint_version_ + spec_.checkpoint_versions) checkpoints_.Want();
+  if (spec_.checkpoint_versions > 0 && version_ - checkpoint_version_ >= spec_.checkpoint_versions) checkpoints_.Want();
 }
 
 // A batch that cannot be trained is on the record at once, outside of any step.

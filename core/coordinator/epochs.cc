@@ -57,6 +57,12 @@ absl::Status Epochs::CheckBegin(const RunSpec& spec, const EpochRecord& record) 
                                                                  "\". Send the same columns, or start a run under another name.")),
                       "EPOCH_LAYOUT_DIFFERS");
   }
+  if (record.batch_rows > spec.batch_rows) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", spec.name, " was created for batches of at most ", spec.batch_rows,
+                                                                 " rows, this epoch has batches of ", record.batch_rows,
+                                                                 ". Send smaller ones, or start a run under another name.")),
+                      "EPOCH_LAYOUT_DIFFERS");
+  }
   if (const EpochState* known = Find(record.epoch); known != nullptr) {
     const EpochRecord& old = known->record;
     if (old.partitions == record.partitions && old.batch_rows == record.batch_rows && old.schema == record.schema) return absl::OkStatus();
@@ -125,8 +131,10 @@ absl::Status Epochs::CheckRows(const EpochState& epoch, const Ledger& ledger, co
 
 std::vector<MissingBatches> Epochs::MissingOf(const EpochState& epoch, const Ledger& ledger, const Counts& counts) {
   std::vector<MissingBatches> missing;
+  size_t room = kMissingTotalMax;
   for (const auto& c : counts) {
-    std::vector<uint64_t> seqs = ledger.Missing(epoch.record.epoch, c.partition, c.batches, kMissingMax);
+    std::vector<uint64_t> seqs = ledger.Missing(epoch.record.epoch, c.partition, c.batches, std::min(kMissingMax, room));
+    room -= seqs.size();
     if (!seqs.empty()) missing.push_back({c.partition, std::move(seqs)});
   }
   return missing;

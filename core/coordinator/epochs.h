@@ -17,7 +17,8 @@
 
 namespace ballast {
 
-inline constexpr size_t kMissingMax = 1000;  // sequence numbers of a partition that CommitEpoch lists
+inline constexpr size_t kMissingMax = 1000;          // sequence numbers of a partition that CommitEpoch lists
+inline constexpr size_t kMissingTotalMax = 100'000;  // of all partitions: the report is one message
 
 struct EpochState {
   enum class Phase : uint8_t {

@@ -35,9 +35,10 @@ struct Session {
   // Every feed is ended or at its window, and every queued batch is claimed. A session without feeds is blocked: it never holds a step.
   bool blocked = true;
   bool said_status = false;     // until then a claim means that there is a feed, which may have more
-  uint64_t rows_done = 0;       // computed, as it reports
-  uint64_t rows_submitted = 0;  // each contribution once
-  uint64_t last_counter = 0;    // newest contribution that it submitted
+  uint64_t rows_before = 0;     // computed before its first status, as it reports
+  uint64_t rows_done = 0;       // computed since
+  uint64_t rows_submitted = 0;  // of these; each contribution once
+  uint64_t last_counter = 0;    // newest contribution that it submitted, or computed before its first status
   int64_t progress_ms = 0;      // last sign that it computes
   std::deque<Claim> parked;     // neither granted nor done, in the order of the claims. Change it through Sessions
   std::set<Uid> fenced;         // given up: claims with them may still be on the way. The session claims those batches again

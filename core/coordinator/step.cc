@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
+
 namespace ballast {
 namespace {
 
@@ -99,7 +101,9 @@ OpenStep* Steps::StepOf(SessionId session, const Uid& uid) {
   return nullptr;
 }
 
-void Steps::Refill(OpenStep& step) { step.full = step.kind == DecisionKind::kInit || (!step.single && step.rows >= rules_.step_rows); }
+void Steps::Refill(OpenStep& step) {
+  step.full = step.kind == DecisionKind::kInit || step.batches >= kStepBatchesMax || (!step.single && step.rows >= rules_.step_rows);
+}
 
 void Steps::Grant(OpenStep& step, SessionId session, HeldBatch batch, uint64_t base, bool alone, int64_t now_ms) {
   Slot& slot = step.slots[session];
@@ -108,6 +112,7 @@ void Steps::Grant(OpenStep& step, SessionId session, HeldBatch batch, uint64_t b
   slot.last_grant_ms = now_ms;
   slot.rows += batch.batch.rows;
   step.rows += batch.batch.rows;
+  ++step.batches;
   holders_[batch.batch.id] = {session, step.label, false};
   slot.held.push_back(std::move(batch));
   Refill(step);
@@ -115,11 +120,13 @@ void Steps::Grant(OpenStep& step, SessionId session, HeldBatch batch, uint64_t b
 
 void Steps::Submit(OpenStep& step, Candidate candidate, int64_t now_ms) {
   Slot& slot = step.slots[candidate.session];
+  absl::flat_hash_set<BatchId> submitted;
   for (const Batch& b : candidate.submission.batches) {
-    std::erase_if(slot.held, [&](const HeldBatch& h) { return h.batch.id == b.id; });
+    submitted.insert(b.id);
     slot.rows -= std::min<uint64_t>(slot.rows, b.rows);
     holders_[b.id] = {candidate.session, step.label, true};
   }
+  std::erase_if(slot.held, [&](const HeldBatch& h) { return submitted.contains(h.batch.id); });
   slot.flushed = false;  // what is left needs a Flush of its own
   slot.alone = false;
   if (step.first_submit_ms < 0) step.first_submit_ms = now_ms;
@@ -150,6 +157,7 @@ void Steps::Release(const BatchId& batch) {
       if (h.batch.id != batch) continue;
       slot.rows -= h.batch.rows;
       step->rows -= h.batch.rows;
+      --step->batches;
     }
     std::erase_if(slot.held, [&](const HeldBatch& h) { return h.batch.id == batch; });
     Refill(*step);
@@ -163,6 +171,7 @@ void Steps::ReleaseSession(SessionId session, bool withdraw) {
     if (const auto slot = step.slots.find(session); slot != step.slots.end()) {
       for (const HeldBatch& h : slot->second.held) {
         step.rows -= h.batch.rows;
+        --step.batches;
         holders_.erase(h.batch.id);
       }
       step.slots.erase(slot);
@@ -172,6 +181,7 @@ void Steps::ReleaseSession(SessionId session, bool withdraw) {
       for (const Batch& b : step.candidates[i].submission.batches) holders_.erase(b.id);
       if (!withdraw) continue;
       step.rows -= step.candidates[i].submission.rows;
+      step.batches -= step.candidates[i].submission.batches.size();
       step.candidates.erase(step.candidates.begin() + static_cast<std::ptrdiff_t>(i));
       step.sealed = false;
     }

@@ -47,6 +47,7 @@ struct OpenStep {
   DecisionKind kind = DecisionKind::kStep;
   bool single = false;  // step_rows == 0
   uint64_t rows = 0;    // granted and submitted
+  uint64_t batches = 0;
   std::map<SessionId, Slot> slots;
   std::vector<Candidate> candidates;  // in the order of Submit
   int64_t first_submit_ms = -1;

@@ -220,7 +220,8 @@ void RunHost::OnSessionMessage(SessionId session, const v1::WorkUp& message) {
       return core_->OnStatus(session, message.status().blocked(), message.status().rows_done(), now);
     case v1::WorkUp::kLeave: {
       const Session left = std::move(sessions_.at(session));
-      OnSessionLost(session);
+      sessions_.erase(session);
+      core_->OnSessionLeft(session, now);
       return left.peer->Close(absl::OkStatus());
     }
     case v1::WorkUp::kOpen:
@@ -242,7 +243,7 @@ void RunHost::CloseSessions(const std::string& reason) {
   for (const auto& [id, session] : closed) {
     session.peer->Send(ToProto(SessionMessage(CloseSession{reason, false})));
     session.peer->Close(absl::UnavailableError(reason));
-    core_->OnSessionLost(id, MonotonicMs());
+    core_->OnSessionLeft(id, MonotonicMs());
   }
 }
 

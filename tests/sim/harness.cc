@@ -17,6 +17,14 @@ RunSpec Harness::Spec() {
   return spec;
 }
 
+RunSpec Harness::Async(uint32_t staleness_max) {
+  RunSpec spec = Spec();
+  spec.step_rows = 0;
+  spec.contribution_rows = 4;
+  spec.staleness_max = staleness_max;
+  return spec;
+}
+
 Harness::Harness(RunSpec spec, uint32_t shards) : incarnations_(shards, 1) {
   config_.spec = std::move(spec);
   config_.shards = shards;
@@ -105,6 +113,11 @@ void Harness::Blocked(SessionId s, bool blocked, uint64_t rows_done) {
   Pump();
 }
 
+void Harness::Lose(SessionId s) {
+  coordinator_->OnSessionLost(s, now_ms_);
+  Pump();
+}
+
 void Harness::Advance(int64_t ms) {
   for (const int64_t end = now_ms_ + ms; now_ms_ < end;) {
     now_ms_ += 100;
@@ -126,11 +139,11 @@ Reply Harness::TakeReply(Tag tag) {
   return Reply{0, absl::UnavailableError("no reply yet"), {}};
 }
 
-Reply Harness::Begin(uint32_t epoch, uint32_t partitions) {
+Reply Harness::Begin(uint32_t epoch, uint32_t partitions, uint64_t batch_rows) {
   EpochRecord record;
   record.epoch = epoch;
   record.partitions = partitions;
-  record.batch_rows = config_.spec.batch_rows;
+  record.batch_rows = batch_rows;
   record.schema = config_.spec.schema;
   coordinator_->BeginEpoch(++tag_, record, now_ms_);
   return TakeReply(tag_);

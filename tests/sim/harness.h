@@ -16,7 +16,8 @@ namespace ballast::sim {
 
 class Harness {
  public:
-  static RunSpec Spec();  // step_rows 8, contribution_rows 8, batches of 4 rows, staleness 0, SGD
+  static RunSpec Spec();                         // step_rows 8, contribution_rows 8, batches of 4 rows, staleness 0, SGD
+  static RunSpec Async(uint32_t staleness_max);  // every batch is a step of its own
 
   explicit Harness(RunSpec spec = Spec(), uint32_t shards = 2);
   // Positions of all shards, initial weights (version 1) and epoch 1 with 4 partitions.
@@ -34,9 +35,10 @@ class Harness {
   Uid Submit(SessionId s, const std::vector<Batch>& batches, std::optional<uint64_t> base = std::nullopt);
   void Submit(SessionId s, Uid uid, const std::vector<Batch>& batches, std::optional<uint64_t> base = std::nullopt);
   void Blocked(SessionId s, bool blocked = true, uint64_t rows_done = 0);
+  void Lose(SessionId s);                   // its stream ends
   void Advance(int64_t ms);                 // ticks every 100 ms
   void Train(SessionId s, const Batch& b);  // claim, submit, decide: one whole contribution
-  Reply Begin(uint32_t epoch, uint32_t partitions = 4);
+  Reply Begin(uint32_t epoch, uint32_t partitions = 4, uint64_t batch_rows = 4);
   Reply Commit(uint32_t epoch, const std::vector<Coordinator::PartitionCount>& counts);
   Reply Checkpoint();
 
@@ -94,6 +96,9 @@ class Harness {
   size_t durable_ = 0;
   std::map<SessionId, std::vector<SessionMessage>> to_session_;
 };
+
+// Batches of partition 0.
+inline const Batch kB0 = Harness::B(0), kB1 = Harness::B(1), kB2 = Harness::B(2), kB3 = Harness::B(3), kB4 = Harness::B(4);
 
 }  // namespace ballast::sim
 

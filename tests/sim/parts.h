@@ -33,8 +33,9 @@ struct StatusUp {
   bool blocked = false;
   uint64_t rows_done = 0;
 };
-struct LostUp {};  // the stream ended; what was sent before still arrives before
-using WorkUp = std::variant<ClaimUp, Submission, SkipUp, StatusUp, LostUp>;
+struct LostUp {};   // the stream ended; what was sent before still arrives before
+struct LeaveUp {};  // said before the stream ends
+using WorkUp = std::variant<ClaimUp, Submission, SkipUp, StatusUp, LostUp, LeaveUp>;
 
 struct AcceptedUp {
   uint64_t index = 0;

@@ -92,8 +92,14 @@ bool World::MaybeFault() {
       break;
     case 2:
       if (!scenario_.worker_faults || !workers_[w].open) return false;
-      Note(absl::StrCat("w", w, " LOSES ITS STREAM"));
-      Send(w, LostUp{});
+      if (rng_.Chance(50)) {
+        Note(absl::StrCat("w", w, " LEAVES"));
+        Send(w, LeaveUp{});
+        ++leaves_made_;
+      } else {
+        Note(absl::StrCat("w", w, " LOSES ITS STREAM"));
+        Send(w, LostUp{});
+      }
       LoseSession(w, /*keep_bytes=*/false);
       break;
     case 3:

@@ -131,6 +131,7 @@ class World {
   int idle_ticks_ = 0;
   int faults_left_;
   int faults_made_ = 0;
+  int leaves_made_ = 0;  // of these: a worker that leaves in order
   std::string violation_;
   std::map<std::string, int> seen_;
   std::vector<Move> moves_now_;

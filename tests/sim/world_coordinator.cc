@@ -98,7 +98,7 @@ void World::CheckDurable(const Decision& d) {
     const auto listed = [&](const std::vector<BatchId>& list) { return std::find(list.begin(), list.end(), s.batch.id) != list.end(); };
     // Three faults may hit three sessions while they compute the same batch: nobody can tell that from a batch that kills. The first of
     // them may be a batch that does kill, computed before one that was granted earlier.
-    const bool unlucky = faults_made_ >= (scenario_.poison.empty() ? 3 : 2) && s.reason.find("quarantined") == 0;
+    const bool unlucky = faults_made_ - leaves_made_ >= (scenario_.poison.empty() ? 3 : 2) && s.reason.find("quarantined") == 0;
     if (!listed(scenario_.bad) && !listed(scenario_.poison) && !unlucky)
       Violation(absl::StrCat("batch ", Name(s.batch.id), " is skipped without need: ", s.reason));
   }
@@ -150,6 +150,8 @@ void World::DeliverWork(WorkStream& stream) {
     coordinator_->OnSkip(id, skip->batch, "bad batch", now_ms_);
   } else if (const auto* status = std::get_if<StatusUp>(&message)) {
     coordinator_->OnStatus(id, status->blocked, status->rows_done, now_ms_);
+  } else if (std::holds_alternative<LeaveUp>(message)) {
+    coordinator_->OnSessionLeft(id, now_ms_);
   } else {
     coordinator_->OnSessionLost(id, now_ms_);
   }
