@@ -216,8 +216,8 @@ class WorkerImpl final : public Worker, WorkerRuns {
       ServeRuns();
       CheckFeeds();
     }
+    if (attach_ != nullptr) attach_->Close(/*now=*/false);  // no feed is placed here any more
     StopSessions();
-    if (attach_ != nullptr) attach_->Close(/*now=*/false);
   }
 
   void Attach() {
@@ -361,7 +361,9 @@ class WorkerImpl final : public Worker, WorkerRuns {
         if (entry.session != nullptr) sessions.push_back(entry.session);
       }
     }
-    for (const auto& session : sessions) session->Stop();
+    std::vector<std::thread> stops;  // at once: each takes its time
+    for (const auto& session : sessions) stops.emplace_back([session] { session->Stop(); });
+    for (std::thread& stop : stops) stop.join();
     for (const auto& queue : queues) queue->FaultAll({"WORKER_LEAVES", absl::StrCat("worker ", config_.name, " stops"), true, {}});
   }
 

@@ -23,9 +23,10 @@ namespace ballast {
 class FakeModelSource : public ModelSource {
  public:
   // The run scores with testdata/<run>.pt and the values in that file.
-  void SetVersions(const std::string& run, std::vector<uint64_t> newest_first) {
+  void SetVersions(const std::string& run, const std::vector<uint64_t>& newest_first, uint64_t identity = 1) {
     absl::MutexLock lock(&mu_);
-    versions_[run] = std::move(newest_first);
+    manifests_[run].clear();
+    for (uint64_t version : newest_first) manifests_[run].push_back({version, identity});
   }
   void SetDown(bool down) {
     absl::MutexLock lock(&mu_);
@@ -40,11 +41,11 @@ class FakeModelSource : public ModelSource {
     return fetched_;
   }
 
-  absl::StatusOr<std::vector<uint64_t>> Versions(const std::string& run) override {
+  absl::StatusOr<std::vector<ManifestKey>> Manifests(const std::string& run) override {
     absl::MutexLock lock(&mu_);
     if (down_) return absl::UnavailableError("server 0 does not answer");
-    const auto it = versions_.find(run);
-    if (it == versions_.end()) return absl::NotFoundError(absl::StrCat("no run ", run));
+    const auto it = manifests_.find(run);
+    if (it == manifests_.end()) return absl::NotFoundError(absl::StrCat("no run ", run));
     return it->second;
   }
 
@@ -73,7 +74,7 @@ class FakeModelSource : public ModelSource {
 
  private:
   mutable absl::Mutex mu_;
-  std::map<std::string, std::vector<uint64_t>> versions_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, std::vector<ManifestKey>> manifests_ ABSL_GUARDED_BY(mu_);
   std::function<void()> on_fetch_ ABSL_GUARDED_BY(mu_);
   bool down_ ABSL_GUARDED_BY(mu_) = false;
   int fetched_ ABSL_GUARDED_BY(mu_) = 0;

@@ -71,6 +71,42 @@ absl::Status IsReady(ModelCache* cache, const inference::ModelReadyRequest& requ
   return absl::OkStatus();
 }
 
+BatchView Slice(const BatchView& batch, uint32_t first, uint32_t rows) {
+  BatchView slice;
+  slice.rows = rows;
+  for (const ColumnView& column : batch.columns) {
+    const size_t row_bytes = column.data.size() / batch.rows;
+    slice.columns.push_back({column.name, column.data.substr(first * row_bytes, rows * row_bytes)});
+  }
+  return slice;
+}
+
+// The scores of all rows. A forward sees kForwardRowsMax of them at most: its activations may need a thousand times the memory of a
+// request.
+absl::StatusOr<std::vector<OutputTensor>> ScoreRows(const ServedModel& model, const BatchView& batch) {
+  std::vector<OutputTensor> all;
+  for (uint32_t first = 0; first < batch.rows; first += kForwardRowsMax) {
+    const uint32_t rows = std::min(kForwardRowsMax, batch.rows - first);
+    auto outputs = model.Infer(Slice(batch, first, rows));
+    if (!outputs.ok()) return WithReason(outputs.status(), "BAD_INPUT");
+    if (first == 0) {
+      all = *std::move(outputs);
+    } else {
+      for (size_t i = 0; i < all.size(); ++i) {
+        all[i].data += (*outputs)[i].data;
+        all[i].shape[0] += (*outputs)[i].shape[0];
+      }
+    }
+    if (OutputBytes(all) > static_cast<uint64_t>(kInferenceMessageBytesMax)) {
+      return WithReason(
+          absl::ResourceExhaustedError(absl::StrCat("the scores of ", first + rows, " of ", batch.rows, " rows have ", OutputBytes(all),
+                                                    " bytes, an answer may have ", kInferenceMessageBytesMax, ": send fewer rows")),
+          "REQUEST_TOO_LARGE");
+    }
+  }
+  return all;
+}
+
 absl::Status Score(ModelCache* cache, const inference::ModelInferRequest& request, inference::ModelInferResponse* response, int64_t* rows) {
   const auto version = ParseVersion(request.model_version());
   if (!version.ok()) return version.status();
@@ -79,14 +115,8 @@ absl::Status Score(ModelCache* cache, const inference::ModelInferRequest& reques
   const auto inputs = DecodeInputs(request, (*model)->description());
   if (!inputs.ok()) return inputs.status();
   *rows = inputs->batch.rows;
-  auto outputs = (*model)->Infer(inputs->batch);
-  if (!outputs.ok()) return WithReason(outputs.status(), "BAD_INPUT");
-  if (OutputBytes(*outputs) > static_cast<uint64_t>(kInferenceMessageBytesMax)) {
-    return WithReason(
-        absl::ResourceExhaustedError(absl::StrCat("the scores of ", *rows, " rows have ", OutputBytes(*outputs),
-                                                  " bytes, an answer may have ", kInferenceMessageBytesMax, ": send fewer rows")),
-        "REQUEST_TOO_LARGE");
-  }
+  auto outputs = ScoreRows(**model, inputs->batch);
+  if (!outputs.ok()) return outputs.status();
   response->set_model_name(request.model_name());
   response->set_model_version(absl::StrCat((*model)->version()));
   response->set_id(request.id());

@@ -18,6 +18,8 @@ namespace ballast {
 
 inline constexpr int kInferenceMessageBytesMax = 64 << 20;  // for ServerBuilder::SetMaxReceiveMessageSize and SetMaxSendMessageSize
 
+inline constexpr uint32_t kForwardRowsMax = 1024;  // a request of more rows is computed in parts: rows do not see each other
+
 struct InferenceOptions {
   int threads = 1;                                                   // requests in computation
   int queued_max = 64;                                               // requests that wait for a thread

@@ -95,6 +95,25 @@ TEST_F(InferenceServiceTest, RawAndTypedInputsGiveTheSameScores) {
   EXPECT_EQ(b.model_version(), "5");
 }
 
+TEST_F(InferenceServiceTest, ManyRowsAreComputedInParts) {
+  Start();
+  constexpr int kRows = 2 * kForwardRowsMax + 3;
+  std::vector<float> x(size_t{kRows} * 6);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 97) * 0.125f;
+  const auto part = [&](size_t first, size_t rows) {
+    inference::ModelInferRequest request = Request();
+    request.mutable_inputs(0)->set_shape(0, static_cast<int64_t>(rows));
+    request.mutable_raw_input_contents(0)->assign(reinterpret_cast<const char*>(x.data() + first * 6), rows * 6 * sizeof(float));
+    return request;
+  };
+  inference::ModelInferResponse all, last;
+  ASSERT_TRUE(Infer(part(0, kRows), &all).ok());
+  EXPECT_THAT(all.outputs(0).shape(), ElementsAre(kRows, 5));
+  ASSERT_TRUE(Infer(part(kRows - 3, 3), &last).ok());
+  ASSERT_EQ(all.raw_output_contents(0).size(), kRows * 5 * sizeof(float));
+  EXPECT_EQ(all.raw_output_contents(0).substr((kRows - 3) * 5 * sizeof(float)), last.raw_output_contents(0));
+}
+
 TEST_F(InferenceServiceTest, WrongInputsAreNamed) {
   Start();
   auto request = Request();
@@ -103,6 +122,9 @@ TEST_F(InferenceServiceTest, WrongInputsAreNamed) {
   request = Request();
   request.mutable_inputs(0)->set_shape(1, 7);
   EXPECT_EQ(Refused(request), "input x: shape [2, 7], expected [-1, 6]");
+  request = Request();
+  request.mutable_inputs(0)->set_shape(0, 0);
+  EXPECT_EQ(Refused(request), "input x: 0 rows, expected at least 1");
   request = Request();
   request.mutable_inputs(0)->set_shape(0, int64_t{1} << 40);
   EXPECT_THAT(Refused(request), HasSubstr("rows"));

@@ -21,41 +21,51 @@ ModelCache::ModelCache(ModelCacheOptions options, std::shared_ptr<ModelSource> s
     : options_(std::move(options)), source_(std::move(source)) {}
 
 absl::StatusOr<std::vector<uint64_t>> ModelCache::Versions(const std::string& run) {
+  const auto manifests = Manifests(run);
+  if (!manifests.ok()) return manifests.status();
+  std::vector<uint64_t> versions;
+  for (const ManifestKey& manifest : *manifests) versions.push_back(manifest.version);
+  return versions;
+}
+
+absl::StatusOr<std::vector<ManifestKey>> ModelCache::Manifests(const std::string& run) {
   const absl::Time now = options_.now();
   {
     absl::MutexLock lock(&mu_);
     const auto it = listings_.find(run);
-    if (it != listings_.end() && now - it->second.at <= options_.recheck) return it->second.versions;
+    if (it != listings_.end() && now - it->second.at <= options_.recheck) return it->second.manifests;
   }
-  auto versions = source_->Versions(run);
+  auto manifests = source_->Manifests(run);
   absl::MutexLock lock(&mu_);
-  if (versions.ok()) {
-    listings_[run] = Listing{now, *versions};
-    return versions;
+  if (manifests.ok()) {
+    listings_[run] = Listing{now, *manifests};
+    return manifests;
   }
   const auto it = listings_.find(run);
   // Scoring goes on from what is known while server 0 is away.
-  if (it != listings_.end() && Passing(versions.status())) return it->second.versions;
-  if (absl::IsNotFound(versions.status())) {
+  if (it != listings_.end() && Passing(manifests.status())) return it->second.manifests;
+  if (absl::IsNotFound(manifests.status())) {
     listings_.erase(run);
-    return WithReason(versions.status(), "MODEL_NOT_FOUND", {{"run", run}});
+    return WithReason(manifests.status(), "MODEL_NOT_FOUND", {{"run", run}});
   }
-  return versions;
+  return manifests;
 }
 
 absl::StatusOr<std::shared_ptr<const ServedModel>> ModelCache::Get(const std::string& run, uint64_t version) {
-  const auto versions = Versions(run);
-  if (!versions.ok()) return versions.status();
-  if (versions->empty()) {
+  const auto manifests = Manifests(run);
+  if (!manifests.ok()) return manifests.status();
+  if (manifests->empty()) {
     return WithReason(absl::FailedPreconditionError(absl::StrCat("run ", run, " has no checkpoint yet: there is nothing to score with")),
                       "MODEL_NOT_READY", {{"run", run}});
   }
-  const Key key{run, version == 0 ? versions->front() : version};
-  if (std::find(versions->begin(), versions->end(), key.second) == versions->end()) {
-    return WithReason(
-        absl::NotFoundError(absl::StrCat("run ", run, " has no manifest of version ", version, ", the newest is ", versions->front())),
-        "MODEL_NOT_FOUND", {{"run", run}});
+  const auto manifest =
+      std::find_if(manifests->begin(), manifests->end(), [&](const ManifestKey& m) { return version == 0 || m.version == version; });
+  if (manifest == manifests->end()) {
+    return WithReason(absl::NotFoundError(absl::StrCat("run ", run, " has no manifest of version ", version, ", the newest is ",
+                                                       manifests->front().version)),
+                      "MODEL_NOT_FOUND", {{"run", run}});
   }
+  const Key key{run, manifest->version, manifest->identity};
   std::shared_ptr<Entry> entry;
   {
     absl::MutexLock lock(&mu_);
@@ -72,7 +82,7 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> ModelCache::Get(const std::st
     }
     entry = entries_[key] = std::make_shared<Entry>();
   }
-  auto model = Load(key);
+  auto model = Load(run, manifest->version);
   absl::MutexLock lock(&mu_);
   entry->loading = false;
   if (!model.ok()) {
@@ -88,14 +98,14 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> ModelCache::Get(const std::st
   return model;
 }
 
-absl::StatusOr<std::shared_ptr<const ServedModel>> ModelCache::Load(const Key& key) {
-  auto parts = source_->Fetch(key.first, key.second);
+absl::StatusOr<std::shared_ptr<const ServedModel>> ModelCache::Load(const std::string& run, uint64_t version) {
+  auto parts = source_->Fetch(run, version);
   if (!parts.ok()) return parts.status();
   auto model = Model::Load(parts->archive, parts->tensors);
   if (!model.ok()) return model.status();
   const uint64_t bytes = parts->archive.size() + parts->values->bytes();
   if (absl::Status status = (*model)->SetInferValues(std::move(parts->values)); !status.ok()) return status;
-  return std::make_shared<const ServedModel>(key.second, bytes, *std::move(model));
+  return std::make_shared<const ServedModel>(version, bytes, *std::move(model));
 }
 
 void ModelCache::Evict() {

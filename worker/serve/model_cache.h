@@ -1,4 +1,4 @@
-// Loaded models by (run, manifest version), bounded in bytes, least recently used out first. The newest version of a run is asked again
+// Loaded models by (run, manifest), bounded in bytes, least recently used out first. The newest version of a run is asked again
 // after `recheck`. One caller loads a model, others that want the same one wait for it.
 // Threads: any, concurrently. Get blocks on the source and on loading, never while it holds the cache's lock.
 #ifndef BALLAST_WORKER_SERVE_MODEL_CACHE_H_
@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -52,7 +53,7 @@ class ModelCache {
  public:
   ModelCache(ModelCacheOptions options, std::shared_ptr<ModelSource> source);
 
-  // Versions of the run's manifests, newest first, at most `recheck` old. Errors: those of ModelSource::Versions.
+  // Versions of the run's manifests, newest first, at most `recheck` old. Errors: those of ModelSource::Manifests.
   absl::StatusOr<std::vector<uint64_t>> Versions(const std::string& run) ABSL_LOCKS_EXCLUDED(mu_);
 
   // `version` 0: the newest. Errors: NotFound (no such run or manifest), FailedPrecondition (the run has no manifest yet), those of the
@@ -62,7 +63,7 @@ class ModelCache {
   uint64_t bytes() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  using Key = std::pair<std::string, uint64_t>;
+  using Key = std::tuple<std::string, uint64_t, uint64_t>;  // run, version, identity
   struct Entry {
     bool loading = true;
     absl::Status status;
@@ -71,10 +72,11 @@ class ModelCache {
   };
   struct Listing {
     absl::Time at;
-    std::vector<uint64_t> versions;
+    std::vector<ManifestKey> manifests;
   };
 
-  absl::StatusOr<std::shared_ptr<const ServedModel>> Load(const Key& key);
+  absl::StatusOr<std::vector<ManifestKey>> Manifests(const std::string& run) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<std::shared_ptr<const ServedModel>> Load(const std::string& run, uint64_t version);
   void Evict() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const ModelCacheOptions options_;

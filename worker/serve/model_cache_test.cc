@@ -38,6 +38,16 @@ TEST_F(ModelCacheTest, NewestIsAskedAgainAfterAWhile) {
   EXPECT_EQ(source_->fetched(), 3);
 }
 
+TEST_F(ModelCacheTest, ARunThatIsMadeAgainIsAnotherModel) {
+  ModelCache cache = Make(1 << 30);
+  source_->SetVersions("mlp", {4});
+  const auto before = *cache.Get("mlp", 4);
+  source_->SetVersions("mlp", {4}, /*identity=*/2);
+  now_ += absl::Seconds(4);
+  EXPECT_NE(*cache.Get("mlp", 4), before) << "the run was removed, and another of its name has a checkpoint of the same version";
+  EXPECT_EQ(source_->fetched(), 2);
+}
+
 TEST_F(ModelCacheTest, WhatIsMissingHasItsReason) {
   ModelCache cache = Make(1 << 30);
   source_->SetVersions("mlp", {});

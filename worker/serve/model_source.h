@@ -21,13 +21,20 @@ struct ModelParts {
   std::shared_ptr<const ParameterStore> values;  // of the manifest's version; its tensors are `tensors`
 };
 
+// A manifest of a run. `identity` tells two of one version apart: a run may be removed and made again, or rolled back.
+struct ManifestKey {
+  uint64_t version = 0;
+  uint64_t identity = 0;
+  bool operator==(const ManifestKey&) const = default;
+};
+
 // Called from the inference service's threads, several at once. Calls may block on the network; they end within seconds.
 class ModelSource {
  public:
   virtual ~ModelSource() = default;
 
-  // Versions of the run's manifests, newest first; empty if it has none yet. Errors: NotFound if there is no such run; Unavailable.
-  virtual absl::StatusOr<std::vector<uint64_t>> Versions(const std::string& run) = 0;
+  // The run's manifests, newest first; empty if it has none yet. Errors: NotFound if there is no such run; Unavailable.
+  virtual absl::StatusOr<std::vector<ManifestKey>> Manifests(const std::string& run) = 0;
 
   // Errors: NotFound if the run or the manifest is gone; Unavailable; DataLoss.
   virtual absl::StatusOr<ModelParts> Fetch(const std::string& run, uint64_t version) = 0;

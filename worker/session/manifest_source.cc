@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "ballast/v1/shard.grpc.pb.h"
 #include "core/record/chunk.h"
+#include "core/record/hash.h"
 #include "proto/convert.h"
 #include "proto/status.h"
 #include "worker/model/safetensors.h"
@@ -97,7 +98,7 @@ absl::Status CopyByName(const ModelParts& from, const RunSpec& spec, ParameterSt
 
 }  // namespace
 
-absl::StatusOr<std::vector<uint64_t>> ManifestSource::Versions(const std::string& run) {
+absl::StatusOr<std::vector<ManifestKey>> ManifestSource::Manifests(const std::string& run) {
   grpc::ClientContext context;
   SetDeadline(&context, kCallLimit);
   v1::RunRef ref;
@@ -105,9 +106,13 @@ absl::StatusOr<std::vector<uint64_t>> ManifestSource::Versions(const std::string
   v1::ManifestList list;
   const grpc::Status status = v1::Control::NewStub(cluster_->control())->ListManifests(&context, ref, &list);
   if (!status.ok()) return FromGrpc(status);
-  std::vector<uint64_t> versions;
-  for (const v1::Manifest& manifest : list.manifests()) versions.push_back(manifest.version());
-  return versions;
+  std::vector<ManifestKey> manifests;
+  for (const v1::Manifest& manifest : list.manifests()) {
+    Hasher identity;
+    identity.AddU64(manifest.generation()).AddU64(manifest.chain()).AddU64(static_cast<uint64_t>(manifest.created_unix_ms()));
+    manifests.push_back({manifest.version(), identity.Value()});
+  }
+  return manifests;
 }
 
 absl::StatusOr<ModelParts> ManifestSource::Fetch(const std::string& run, uint64_t version) {
@@ -132,10 +137,10 @@ absl::Status InitialValues(const RunSpec& spec, const Model& model, ModelFiles* 
   if (spec.init.run.empty()) return model.InitialValues(out);
   uint64_t version = spec.init.version;
   if (version == 0) {
-    const absl::StatusOr<std::vector<uint64_t>> versions = source->Versions(spec.init.run);
-    if (!versions.ok()) return versions.status();
-    if (versions->empty()) return absl::FailedPreconditionError(absl::StrCat("run ", spec.init.run, " has no checkpoint to start from"));
-    version = versions->front();
+    const absl::StatusOr<std::vector<ManifestKey>> manifests = source->Manifests(spec.init.run);
+    if (!manifests.ok()) return manifests.status();
+    if (manifests->empty()) return absl::FailedPreconditionError(absl::StrCat("run ", spec.init.run, " has no checkpoint to start from"));
+    version = manifests->front().version;
   }
   const absl::StatusOr<ModelParts> parts = source->Fetch(spec.init.run, version);
   return parts.ok() ? CopyByName(*parts, spec, out) : parts.status();

@@ -24,7 +24,7 @@ class ManifestSource final : public ModelSource {
   // Both outlive this.
   ManifestSource(Cluster* cluster, ModelFiles* files) : cluster_(cluster), files_(files) {}
 
-  absl::StatusOr<std::vector<uint64_t>> Versions(const std::string& run) override;
+  absl::StatusOr<std::vector<ManifestKey>> Manifests(const std::string& run) override;
   absl::StatusOr<ModelParts> Fetch(const std::string& run, uint64_t version) override;
 
  private:

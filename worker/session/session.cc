@@ -31,6 +31,7 @@ constexpr absl::Duration kBackoffMin = absl::Milliseconds(100);
 constexpr absl::Duration kBackoffMax = absl::Seconds(2);
 constexpr absl::Duration kLived = absl::Seconds(5);  // a session that lived so long was a good one: the back-off begins anew
 constexpr absl::Duration kLogEvery = absl::Seconds(5);
+constexpr absl::Duration kDrain = absl::Seconds(5);  // when the worker stops
 constexpr uint64_t kResidualPieceElems = uint64_t{1} << 18;
 
 using WorkStream = DuplexStream<v1::WorkUp, v1::WorkDown>;
@@ -105,9 +106,21 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     options_.queue->Suspend();
     if (!ended_)
       options_.queue->FaultAll({"WORKER_LEAVES", absl::StrCat("worker ", options_.worker, " does not serve this run any more"), true, {}});
+    Drain();
     Hang(/*leave=*/true);
     if (leaving_ != nullptr) leaving_->Close(/*now=*/false);
     options_.queue->UnclaimAll({});
+  }
+
+  // What is granted is computed and decided still, so that nobody has to do it again. The feeds have moved: whoever sends these batches
+  // again learns that they are trained. What is not decided within kDrain goes back with the session, as if it had not been computed.
+  void Drain() {
+    if (core_ == nullptr || !loaded_ || !welcomed_) return;
+    const absl::Time until = absl::Now() + kDrain;
+    core_->Drain();
+    while (welcomed_ && core_->busy() && absl::Now() < until) {
+      for (const std::function<void()>& closure : mailbox_->Take(until)) closure();
+    }
   }
 
   void OpenStream() {
@@ -257,7 +270,7 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     compute.spec = spec_;
     compute.load = [this] { return LoadModel(); };
     compute.initial = [this](const Model& model, ParameterStore* out) {
-      return InitialValues(*spec_, model, options_.files, options_.source, out);
+      return Patiently("the initial values", [&] { return InitialValues(*spec_, model, options_.files, options_.source, out); });
     };
     compute.encoder = encoder_.get();
     compute.residuals = values;
@@ -267,18 +280,29 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     options_.queue->Serve(spec_);
   }
 
-  // Compute thread. A server that is away is waited for; anything else is final.
-  absl::StatusOr<std::unique_ptr<Model>> LoadModel() {
+  // Compute thread. A server that is away is waited for; anything else is final. Cancelled: the session stops.
+  absl::Status Patiently(absl::string_view what, const std::function<absl::Status()>& fetch) {
     while (true) {
-      const absl::StatusOr<std::string> archive = options_.files->Get(spec_->model_sha256);
-      if (archive.ok()) return Model::Load(*archive, spec_->tensors);
-      if (!absl::IsUnavailable(archive.status()) && !absl::IsDeadlineExceeded(archive.status())) return archive.status();
-      LogWarning("the model file cannot be fetched yet", {{"run", options_.run}, {"error", std::string(archive.status().message())}});
+      const absl::Status status = fetch();
+      if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) return status;
+      LogWarning(absl::StrCat(what, " cannot be fetched yet"), {{"run", options_.run}, {"error", std::string(status.message())}});
       if (stopping_.WaitForNotificationWithTimeout(absl::Seconds(1))) return absl::CancelledError("the worker stops");
     }
   }
 
+  absl::StatusOr<std::unique_ptr<Model>> LoadModel() {
+    std::string archive;
+    const absl::Status fetched = Patiently("the model file", [&] {
+      absl::StatusOr<std::string> file = options_.files->Get(spec_->model_sha256);
+      if (file.ok()) archive = *std::move(file);
+      return file.status();
+    });
+    if (!fetched.ok()) return fetched;
+    return Model::Load(archive, spec_->tensors);
+  }
+
   void OnLoaded(const absl::Status& status) {
+    if (absl::IsCancelled(status)) return;  // the session stops: nothing is wrong with the model
     loaded_ = true;
     if (!status.ok()) {
       LogError("the model cannot be used; its batches are skipped", {{"run", options_.run}, {"error", std::string(status.message())}});

@@ -42,7 +42,8 @@ class Session {
  public:
   virtual ~Session() = default;  // as Stop
 
-  // Leaves: its grants go back, its feeds are told to go elsewhere. Waits for the batch that is being computed. Idempotent.
+  // Leaves: its feeds are told to go elsewhere, what is granted is finished (at most some seconds), the rest goes back. Waits for the batch
+  // that is being computed. Idempotent.
   virtual void Stop() = 0;
   // The run stopped, or is another one than when the session began. Any thread.
   virtual bool ended() const = 0;

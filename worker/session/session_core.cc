@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "worker/log.h"
 
@@ -83,6 +84,11 @@ void SessionCore::OnStreamLost() {
   skips_.clear();
   claims_ = 0;
   queue_->UnclaimAll(Held());
+  Advance();
+}
+
+void SessionCore::Drain() {
+  draining_ = true;
   Advance();
 }
 
@@ -204,7 +210,9 @@ void SessionCore::OnPushReply(const PushReply& reply) {
     work->receipts[reply.shard] = Receipt{reply.shard, reply.incarnation, reply.checksum, reply.norm2};
     TrySubmit(*work);
   } else if (reply.error == "NONFINITE") {
-    work->refused = absl::StrCat("server ", reply.shard, ": ", reply.error, " ", reply.detail);
+    // The detail of a code that was checked begins with the reason already.
+    const bool named = absl::StartsWith(reply.detail, reply.error);
+    work->refused = absl::StrCat("server ", reply.shard, ": ", named ? "" : absl::StrCat(reply.error, ": "), reply.detail);
     if (work->closed) GiveUpRefused(*work);
   } else {
     Reset(absl::StrCat("server ", reply.shard, " refused a contribution: ", reply.error, " ", reply.detail));
@@ -232,7 +240,9 @@ void SessionCore::OnComputed(const ComputeResult& result) {
   } else if (batch.has_value()) {
     SkipBatch(*batch, std::string(result.status.message()));
   }
-  if (work.initial && !result.status.ok()) {
+  if (work.initial && absl::IsCancelled(result.status)) {
+    Reset(std::string(result.status.message()));  // the worker stops: another one sets the initial values
+  } else if (work.initial && !result.status.ok()) {
     SkipBatch(InitBatch(), std::string(result.status.message()));
     current_.reset();
     params_->Forget(work.uid);
@@ -269,7 +279,7 @@ void SessionCore::Advance() {
 }
 
 void SessionCore::ClaimQueued() {
-  if (!open_ || claims_ >= kClaimsMax) return;
+  if (!open_ || draining_ || claims_ >= kClaimsMax) return;
   for (const Batch& batch : queue_->TakeUnclaimed(kClaimsMax - claims_)) {
     ports_->Claim(batch, std::nullopt);
     ++claims_;
@@ -297,7 +307,6 @@ bool SessionCore::Settle() {
     open_ = false;
     DropAll();
     if (!ended_.empty()) {
-      was_ended_ = true;
       ports_->Ended(ended_);
     } else {
       ports_->Reopen(0, leave_);
@@ -347,6 +356,8 @@ bool SessionCore::OpenContribution() {
 bool SessionCore::ContinueContribution() {
   Work& work = works_.at(*current_);
   const auto step = steps_.find(work.step);
+  // Every batch so far was skipped: the coordinator has forgotten the step, and would never say Flush for it.
+  if (step == steps_.end() && work.batches.empty()) return FinishContribution(work);
   if (work.finish_now || step == steps_.end() || Full(work, 0)) {
     if (!work.finish_now && flushed_.count(work.step) == 0 && !Full(work, 0)) return false;  // more may come
     return FinishContribution(work);

@@ -88,8 +88,11 @@ class SessionCore {
   void OnPushReply(const PushReply& reply);
   void OnPulled(uint32_t shard, uint64_t version);
   void OnModelUnusable(const std::string& reason);  // every batch that is granted is skipped for this reason
+  void Drain();                                     // claims nothing any more; what is granted goes on
 
   uint64_t session() const { return session_; }
+  // Something is granted, computed or not decided yet.
+  bool busy() const { return !works_.empty() || !steps_.empty() || initial_grant_.has_value() || computing_; }
   size_t in_flight() const { return works_.size(); }
 
  private:
@@ -176,7 +179,7 @@ class SessionCore {
   bool reset_ = false;  // the session ends: settle, drop everything, then open another one
   bool leave_ = false;  // ... saying so
   std::string ended_;   // not empty: the run stopped
-  bool was_ended_ = false;
+  bool draining_ = false;
   std::string unusable_;
 
   std::map<Uid, Work> works_;

@@ -351,6 +351,55 @@ TEST_F(SessionCoreTest, WhenEveryBatchIsSkippedNothingIsSubmitted) {
   EXPECT_TRUE(job_.has_value()) << "the next step goes on";
 }
 
+TEST_F(SessionCoreTest, AStepWhoseOnlyBatchIsSkippedEarlyHoldsUpNothing) {
+  Make(1, 8, 0);
+  core_->OnWelcome(kSession, false, 1);
+  Rows(0);
+  Grant(0, 1, 1);  // and the coordinator waits for more rows: no Flush
+  Pulled(1);
+  ComputeResult bad;
+  bad.status = absl::InvalidArgumentError("NaN");
+  Computed(bad);  // with the skip the step is empty: the coordinator drops it, and grants the next batch into another one
+  EXPECT_EQ(core_->in_flight(), 0u);
+  Rows(1);
+  Grant(1, 2, 1);
+  ASSERT_TRUE(job_.has_value());
+  Computed();
+  Flush(2);
+  Computed();
+  Receipts(2);
+  EXPECT_EQ(Said().back(), "submit #2 rows 4 base 1");
+}
+
+TEST_F(SessionCoreTest, WhoeverDrainsFinishesWhatIsGrantedAndClaimsNoMore) {
+  Make(1, 4, 4);
+  core_->OnWelcome(kSession, false, 1);
+  Rows(0);
+  Grant(0, 1, 1);
+  Flush(1);
+  Pulled(1);
+  core_->Drain();
+  Rows(1);
+  EXPECT_TRUE(core_->busy());
+  Computed();
+  Receipts(1);
+  EXPECT_EQ(Said(), (Strings{"claim b0", "submit #1 rows 4 base 1"}));
+  Decided(1, 2, {B(0)});
+  EXPECT_FALSE(core_->busy());
+  EXPECT_EQ(task_.acks, Strings{"0 trained v2"});
+}
+
+TEST_F(SessionCoreTest, InitialValuesThatAreGivenUpAreNoSkip) {
+  Make(1, 4, 4);
+  core_->OnWelcome(kSession, false, 0);
+  core_->OnMessage(ballast::Grant{{kInitBatch, 0, 0}, 1, 0, std::nullopt});
+  Said();
+  ComputeResult stopped;
+  stopped.status = absl::CancelledError("the worker stops");
+  Computed(stopped);
+  EXPECT_EQ(Said(), Strings{"reopen 0 leave"}) << "another worker sets them; a skip would end the run";
+}
+
 TEST_F(SessionCoreTest, ABatchWithNumbersThatAreNotFiniteAtAShardIsSkipped) {
   Make(1, 4, 4);
   core_->OnWelcome(kSession, false, 1);
@@ -366,8 +415,9 @@ TEST_F(SessionCoreTest, ABatchWithNumbersThatAreNotFiniteAtAShardIsSkipped) {
   reply.session = kSession;
   reply.uid = 1;
   reply.error = "NONFINITE";
+  reply.detail = "NONFINITE: scale of group 0";
   core_->OnPushReply(reply);
-  EXPECT_EQ(Said(), Strings{"skip b0 server 0: NONFINITE "});
+  EXPECT_EQ(Said(), Strings{"skip b0 server 0: NONFINITE: scale of group 0"});
   EXPECT_EQ(residuals_->Norm(), 0) << "as before the contribution";
   EXPECT_EQ(core_->in_flight(), 0u);
 }
