@@ -40,19 +40,23 @@ def export(
     outputs  names of what forward returns: one tensor (default "output"), a tuple of them ("output0", "output1", ...) or a dict of
              them (its keys).
 
+    What training changes are parameters (by the optimizer) and buffers (by forward). Anything else that forward changes, such as a number
+    that it counts up, stays in the process of one worker and is lost with it. A forward that changes a parameter is refused.
+
     Raises BallastError: SCRIPT_FAILED (names the smallest part that TorchScript refuses), EXAMPLE_FAILED, SCALAR_LOSS, LOSS_SHAPE,
-    OUTPUT_SHAPE, TENSOR_UNSUPPORTED.
+    OUTPUT_SHAPE, TENSOR_UNSUPPORTED, PARAMETER_CHANGED.
     """
     import torch
 
     columns = [_column(name, spec) for name, spec in inputs.items()]
     label_column = _label_column(label)
     _check_names(columns, label_column)
+    _check_modules(module)
     original_training = module.training
     tensors = _tensors(module)  # of the original: a copy does not share memory where it does
     module = _cpu_copy(module)
     scripted = _script(module, loss)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         described = _try(scripted, columns, label_column, loss, outputs, rows=2)
         if _try(scripted, columns, label_column, loss, outputs, rows=3) != described:
@@ -107,6 +111,16 @@ def _check_names(columns: Sequence[Column], label: Optional[Column]) -> None:
             raise BallastError("BAD_SPEC", f'two columns are called "{name}"')
         if not name or any(c in name for c in ",:[]\n"):
             raise BallastError("BAD_SPEC", f"{name!r} cannot be a column name: it is empty or holds one of , : [ ]")
+
+
+def _check_modules(module: Any) -> None:
+    for name, part in module.named_modules():
+        if getattr(part, "max_norm", None) is not None:
+            raise BallastError(
+                "PARAMETER_CHANGED",
+                f'"{name}" ({type(part).__name__}) has max_norm={part.max_norm}: forward would change its weight in place, and TorchScript leaves that out. '
+                "Only the optimizer changes parameters: scale the rows that were looked up, or use weight decay",
+            )
 
 
 def _cpu_copy(module: Any) -> Any:
@@ -246,21 +260,56 @@ def _example(column: Column, rows: int) -> Any:
 
 
 def _try(scripted: Any, columns: Sequence[Column], label: Optional[Column], loss: str, names: Optional[Sequence[str]], rows: int) -> list[Column]:
-    """Runs forward in both modes and the loss in training mode, on a copy. Returns the outputs as seen in eval mode."""
+    """Runs forward in both modes, the loss and backward in training mode, on a copy. Returns the outputs as seen in eval mode."""
+    import torch
+
     trial = copy.deepcopy(scripted)
     inputs = [_example(c, rows) for c in columns]
-    target = [_example(label, rows)] if label else []
+    target = [_example_label(label, loss, rows)] if label else []
     outputs: Any = None
     for training in (True, False):
         trial.train(training)
         mode = "training" if training else "eval"
-        try:
-            outputs = trial(*inputs)
-        except Exception as e:
-            raise BallastError("EXAMPLE_FAILED", f"forward fails on an example of {rows} rows in {mode} mode ({_shapes(columns)}):\n{e}") from e
-        if training:
-            _check_loss(_loss(trial, loss, outputs, inputs, target, rows), loss, rows)
+        versions = {name: p._version for name, p in trial.named_parameters()}
+        with torch.set_grad_enabled(training):
+            try:
+                outputs = trial(*inputs)
+            except Exception as e:
+                raise BallastError("EXAMPLE_FAILED", f"forward fails on an example of {rows} rows in {mode} mode ({_shapes(columns)}):\n{e}") from e
+            if training:
+                losses = _loss(trial, loss, outputs, inputs, target, rows)
+                _check_loss(losses, loss, rows)
+                _check_backward(losses, rows)
+        _check_unchanged(trial, versions, mode)
     return _outputs(outputs, names, rows)
+
+
+def _example_label(label: Column, loss: str, rows: int) -> Any:
+    import torch
+
+    if loss == "cross_entropy":  # a class, whatever type it travels as
+        return torch.zeros((rows, *label.shape), dtype=getattr(torch, label.dtype))
+    return _example(label, rows)
+
+
+def _check_backward(losses: Any, rows: int) -> None:
+    if not losses.requires_grad:  # nothing of this loss depends on a parameter
+        return
+    try:
+        losses.sum().backward()
+    except Exception as e:
+        raise BallastError("EXAMPLE_FAILED", f"backward fails on an example of {rows} rows:\n{e}") from e
+
+
+def _check_unchanged(trial: Any, versions: Mapping[str, int], mode: str) -> None:
+    """Weights come from the servers and go back as gradients: what forward writes into them would be lost."""
+    for name, parameter in trial.named_parameters():
+        if parameter._version != versions[name]:
+            raise BallastError(
+                "PARAMETER_CHANGED",
+                f'forward changes the parameter "{name}" in place (in {mode} mode), as nn.Embedding(max_norm=...) does; only the optimizer may. '
+                "Apply such a rule to the value where it is used, or make the tensor a buffer",
+            )
 
 
 def _shapes(columns: Sequence[Column]) -> str:

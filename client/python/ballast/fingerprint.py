@@ -8,7 +8,7 @@ Definition (docs/wire_format.md repeats it). All integers are 64-bit little-endi
         number of dimensions (rows included), each dimension (rows first), the column's bytes as sent
       the digest of the row ids: XXH3-64 (seed 0), as 8 bytes, over
         integer ids:  each id as a signed 64-bit integer
-        any other:    the length of each id's UTF-8 text (or bytes), then all the texts one after another
+        any other:    the length of each id's UTF-8 text (or bytes; instants in UTC), then all the texts one after another
 
 The seed chains the batches of a partition: a row that changed anywhere changes every later fingerprint, so that comparing one batch
 compares all before it. Ids are in it, so that rows with equal content which swapped places are still seen. Ids do not travel: a

@@ -115,6 +115,14 @@ def test_dates_are_ids_too() -> None:
     assert batches[0].first_row_id == "2026-01-01"
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_instants_are_the_same_ids_in_every_time_zone(zone: str) -> None:
+    sources = [Source(Column("x", "float32", ()), "x", False)]
+    instants = pa.array([1_700_000_000_000_000, 1_700_000_000_000_001])
+    there, utc = (pack({"c0": pa.array([1.0, 2.0])}, instants.cast(pa.timestamp("us", tz=z)), sources, 2)[0] for z in (zone, "UTC"))
+    assert there == utc and utc[0].first_row_id.startswith("2023-11-14 22:13:20")
+
+
 def test_bfloat16_rounds_to_nearest_even() -> None:
     torch = pytest.importorskip("torch")
     values = np.array([1.0, 1.00390625, 1.01171875, -3.14159, 1e-40, np.inf, np.nan], dtype="f4")

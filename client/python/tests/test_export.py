@@ -171,6 +171,48 @@ def test_bce_label_takes_the_outputs_shape(path: str, label: object) -> None:
     ballast.export(nn.Linear(3, 1), path, {"x": ("float32", (3,))}, label=label, loss="bce_with_logits")
 
 
+class RunningScale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.scale.mul_(0.9)
+        return self.linear(x) * self.scale
+
+
+class Forgetful(nn.Module):
+    """Its backward needs a value that forward has overwritten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.sigmoid(self.linear(x))
+        z = y * 2
+        y.add_(1)
+        return z + y
+
+
+def test_forward_that_changes_a_parameter_is_refused(path: str) -> None:
+    embedding = nn.Sequential(nn.Embedding(5, 4, max_norm=0.1), nn.Flatten(), nn.Linear(12, 2))
+    text = reason(ballast.export, embedding, path, {"x": ("int32", (3,))}, label=("int64", ()))
+    assert text.startswith("PARAMETER_CHANGED") and '"0" (Embedding)' in text and "max_norm" in text
+    text = reason(ballast.export, RunningScale(), path, {"x": ("float32", (3,))}, label=("int64", ()))
+    assert text.startswith("PARAMETER_CHANGED") and '"scale"' in text
+
+
+def test_backward_is_tried_too(path: str) -> None:
+    text = reason(ballast.export, Forgetful(), path, {"x": ("float32", (3,))}, label=("int64", ()))
+    assert text.startswith("EXAMPLE_FAILED: backward")
+
+
+def test_class_labels_may_travel_as_floats(path: str) -> None:
+    ballast.export(nn.Linear(3, 2), path, {"x": ("float32", (3,))}, label=("float64", ()))
+
+
 def test_views_of_one_memory_are_refused(path: str) -> None:
     module = nn.Linear(3, 3)
     module.other = nn.Parameter(module.weight.t())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -116,6 +119,20 @@ def test_patience_ends_with_the_peer_and_the_option() -> None:
             feed(peer, 20, patience_s=1.0)
         assert error.value.reason == "FEED_LOST"
         assert peer.control.workers[0] in str(error.value) and "patience_s" in str(error.value)
+
+
+def test_time_that_spark_takes_is_not_the_workers() -> None:
+    def slow() -> Iterator[pa.RecordBatch]:
+        pieces = rows(20)
+        yield pieces[0]
+        threading.Event().wait(1.5)  # longer than patience; the worker breaks meanwhile
+        yield from pieces[1:]
+
+    with Peer(workers=2) as peer:
+        peer.workers[0].break_after = 1
+        counts = feed_partition(task(peer, patience_s=1.0), 0, "test", slow())
+        assert counts.reopened == 1
+        assert_each_row_once(peer, 20)
 
 
 def test_fault_with_retry_opens_again() -> None:

@@ -182,6 +182,41 @@ def test_duplicate_ids_are_reported(df: Any, model: str) -> None:
         assert result.duplicate_ids == 250 and "share an id" in str(result)
 
 
+@pytest.mark.parametrize(
+    "ids",
+    ["cast(id as decimal(20,2)) - 3", "uuid(7)", "-id", "encode(cast(id as string), 'utf-8')", "timestamp_micros(id)", "date_add(date'2026-01-01', cast(id as int))"],
+)
+def test_columns_may_have_any_name_and_ids_many_types(df: Any, model: str, ids: str) -> None:
+    odd = df.selectExpr(f"{ids} as `an id.é`", "x as `my.x col`", "cast(y as smallint) as `y``s`")
+    odd = odd.localCheckpoint() if ids.startswith("uuid") and hasattr(odd, "localCheckpoint") else odd
+    with Peer() as peer:
+        result = train(peer, odd, model, features=["my.x col"], label="y`s", id_col="an id.é")
+        assert result.complete and result.duplicate_ids == 0
+        assert sorted(trained_ids(peer, 1)) == list(range(500))
+
+
+def test_one_row_and_empty_partitions_are_a_run(df: Any, model: str) -> None:
+    with Peer() as peer:
+        result = train(peer, df.filter("id = 7"), model, partitions=8)
+        assert (result.rows_in, result.rows_trained) == (1, 1)
+
+
+def test_no_rows_are_told_before_a_run_is_made(df: Any, model: str) -> None:
+    with Peer() as peer:
+        with pytest.raises(BallastError) as error:
+            train(peer, df.filter("id < 0"), model)
+        assert error.value.reason == "NO_ROWS" and peer.control.runs == {}
+
+
+@pytest.mark.parametrize("bad", [{"seed": -1}, {"epochs": 1.5}, {"staleness_max": -1}, {"skips_max": -1}, {"lease_s": -1.0}, {"batch_rows": True}])
+def test_numbers_out_of_range_are_named(df: Any, model: str, bad: dict[str, Any]) -> None:
+    with Peer() as peer:
+        with pytest.raises(BallastError) as error:
+            train(peer, df, model, **bad)
+        ((name, value),) = bad.items()
+        assert error.value.reason == "BAD_SPEC" and f"{name}={value}" in str(error.value)
+
+
 def test_other_spec_under_the_same_run_is_refused(df: Any, model: str) -> None:
     with Peer() as peer:
         train(peer, df, model)

@@ -134,6 +134,8 @@ def _slice(rows: _Rows, start: int, count: int) -> _Rows:
 
 
 def _texts(array: pa.Array) -> pa.Array:
+    if pa.types.is_timestamp(array.type) and array.type.tz is not None:  # the session's time zone is no part of an instant
+        array = array.cast(pa.timestamp("us", tz="UTC"))
     binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
     return array.cast(pa.large_binary()) if binary else array.cast(pa.large_string()).cast(pa.large_binary())
 

@@ -28,9 +28,11 @@ def score(
     description = parse_description(get_run(connection, name).spec.model_json)
     task = score_task(connection, df, name, version, description, feed, tuple(fetch), batch_rows, patience_s)
     columns = {c.name: c for c in description.outputs}
+    taken = list(df.columns)
     for new in fetch.values():
-        if new in df.columns:
-            raise BallastError("COLUMN_EXISTS", f'fetch=: the data frame has a column "{new}" already')
+        if new in taken:
+            raise BallastError("COLUMN_EXISTS", f'fetch=: there is a column "{new}" already')
+        taken.append(new)
     schema = _with_outputs(df.schema, [(new, columns[output]) for output, new in fetch.items()])
     return df.mapInArrow(_score_function(task, tuple(columns[o] for o in fetch), tuple(fetch.values())), schema)
 

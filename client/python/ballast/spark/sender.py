@@ -9,8 +9,9 @@ One thread (the task's).
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -58,7 +59,7 @@ class PartitionFeed:
         self._window: Any = None
         self._stream: Optional[FeedStream] = None
         self._avoid: list[str] = []
-        self._progress_at = time.monotonic()
+        self._progress_at = self._left_at = time.monotonic()
         self._moves_without_progress = 0
         # of the stream that is open
         self._welcomed = False
@@ -73,6 +74,21 @@ class PartitionFeed:
     def offer(self, batch: Batch) -> None:
         """Returns when the batch is in the window (not when it is done)."""
         self._check_size(batch)
+        with self._patience_counts():
+            self._offer(batch)
+
+    def finish(self, batches: int, rows: int) -> None:
+        """Returns when every batch is done."""
+        if self._stream is None:
+            return
+        self._end = (batches, rows)
+        with self._patience_counts():
+            self._wait(lambda: self._place_committed() or len(self._window) == 0)
+        if self._stream is not None:
+            self._stream.finish()
+            self._stream = None
+
+    def _offer(self, batch: Batch) -> None:
         if self._place is None:
             self._first_place()
         assert self._place is not None
@@ -89,15 +105,14 @@ class PartitionFeed:
         self._window.add(batch)
         self._pump()
 
-    def finish(self, batches: int, rows: int) -> None:
-        """Returns when every batch is done."""
-        if self._stream is None:
-            return
-        self._end = (batches, rows)
-        self._wait(lambda: self._place_committed() or len(self._window) == 0)
-        if self._stream is not None:
-            self._stream.finish()
-            self._stream = None
+    @contextlib.contextmanager
+    def _patience_counts(self) -> Iterator[None]:
+        """How long Spark takes to bring the next rows says nothing about the workers."""
+        self._progress_at += time.monotonic() - self._left_at
+        try:
+            yield
+        finally:
+            self._left_at = time.monotonic()
 
     def close(self) -> None:
         if self._stream is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
 import secrets
@@ -17,6 +18,11 @@ from ballast.optim import Constant, Optimizer, Schedule
 
 UNBOUNDED = 4294967295
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
+_LIMITS = {
+    "epochs": (1, _U32), "batch_rows": (1, _U32), "partitions": (1, _U32), "step_rows": (0, _U64), "contribution_rows": (0, _U64), "seed": (0, _U64),
+    "staleness_max": (0, _U32 - 1), "checkpoint_versions": (0, _U32), "checkpoint_seconds": (0, _U32), "skips_max": (0, _U32), "linger_ms": (0, _U32),
+}  # fmt: skip
 _DELIVERIES = ("exactly_once", "at_least_once")
 
 
@@ -53,9 +59,15 @@ def check(options: Options, run_id: str, id_column: Optional[str]) -> None:
     """Raises BallastError(BAD_SPEC) for what no server has to be asked about."""
     if not _NAME.fullmatch(run_id):
         raise BallastError("BAD_SPEC", f'run_id="{run_id}" must have 1 to 100 letters, digits, ".", "_" or "-"')
-    for name in ("epochs", "batch_rows", "partitions"):
-        if getattr(options, name) < 1:
-            raise BallastError("BAD_SPEC", f"{name}={getattr(options, name)} must be at least 1")
+    for name, (least, most) in _LIMITS.items():
+        value = getattr(options, name)
+        if value is None and name == "staleness_max":
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+            raise BallastError("BAD_SPEC", f"{name}={value!r} must be an integer from {least} to {most}")
+    for name in ("clip_norm", "lease_s"):
+        if not 0 <= getattr(options, name) < 4e6:
+            raise BallastError("BAD_SPEC", f"{name}={getattr(options, name)} must be from 0 to 4,000,000")
     if options.step_rows and options.batch_rows > options.step_rows:
         raise BallastError("BAD_SPEC", f"batch_rows={options.batch_rows} is more than step_rows={options.step_rows}: a batch is never split over steps")
     if options.delivery not in _DELIVERIES:

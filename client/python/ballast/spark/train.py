@@ -61,7 +61,7 @@ class Training:
         spec = make_spec(self.model, self.run_id, self.options, self.optimizer, self.schedule)
         existing = self._existing()
         rows = self._check_data(sources) if existing is None else 0  # before the run is made
-        self._set_init(spec)
+        self._set_init(spec, existing)
         run = self._create(spec, existing)
         try:
             counts = self._epochs(run, sources, rows)
@@ -83,13 +83,15 @@ class Training:
             training_sources(self.eval_df.schema, self.model.description, self.features, self.label)
         return sources
 
-    def _set_init(self, spec: Any) -> None:
+    def _set_init(self, spec: Any, existing: Optional[Any]) -> None:
         if self.init is None:
             return
         if isinstance(self.init, Mapping):
             spec.init.weights_sha256 = put_artifact(self.connection, encode_weights(self.init, self.model), self.patience_s)
         elif isinstance(self.init, str):
             spec.init.run, spec.init.version = parse_init(self.init)
+            if existing is None and not get_run(self.connection, spec.init.run, full=False).manifest_version:
+                raise BallastError("NO_MANIFEST", f'init="{self.init}": the run has no checkpoint yet to start from', {"run": spec.init.run})
         else:
             raise BallastError("BAD_SPEC", f'init= takes "run@version" or a state dict, not {type(self.init).__name__}')
 
