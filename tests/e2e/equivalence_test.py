@@ -22,12 +22,14 @@ from ballast.spark.columns import training_sources
 from ballast.spark.epoch import epoch_frame
 from ballast.model import read_model
 from tests.support.cluster import Cluster
-from tests.support.models import BatchNormMlp, Gru, Transformer
+from tests.support.models import BatchNormMlp, FrozenConv, Gru, TiedLstm, Transformer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROWS, BATCH, STEP, PARTITIONS, SEED = 1600, 16, 32, 4, 11
 MODELS = {"transformer": (Transformer, 5), "gru": (Gru, 50), "batchnorm": (BatchNormMlp, 5)}
+FURTHER = {"tied-lstm": (TiedLstm, 50), "frozen-conv": (FrozenConv, 5)}
+INPUTS = {"frozen-conv": {"tokens": ("int32", (8,)), "x": ("float32", (3,))}}
 
 
 def make_rows(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,9 +41,9 @@ def make_rows(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(tokens), torch.from_numpy((tokens[:, 0].astype(np.int64) + tokens[:, 1]) % classes)
 
 
-def batches_of_epoch(spark: Any, df: Any, model: str) -> dict[tuple[int, int], list[int]]:
+def batches_of_epoch(df: Any, model: str, features: list[str]) -> dict[tuple[int, int], list[int]]:
     """(partition, seq) -> row ids, from the client's own deterministic frame."""
-    frame = epoch_frame(df, training_sources(df.schema, read_model(model).description, ["tokens"], "label"), "id", SEED, 1, PARTITIONS)
+    frame = epoch_frame(df, training_sources(df.schema, read_model(model).description, features, "label"), "id", SEED, 1, PARTITIONS)
 
     def number(batches: Any) -> Any:
         import pyarrow as pa
@@ -59,8 +61,8 @@ def batches_of_epoch(spark: Any, df: Any, model: str) -> dict[tuple[int, int], l
 class Reference:
     """One process of plain PyTorch over the batches that the decisions name."""
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, tokens: torch.Tensor, labels: torch.Tensor):
-        self.module, self.optimizer, self.tokens, self.labels = module, optimizer, tokens, labels
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, inputs: list[torch.Tensor], labels: torch.Tensor):
+        self.module, self.optimizer, self.inputs, self.labels = module, optimizer, inputs, labels
 
     def step(self, parts: list[list[list[int]]]) -> float:
         """`parts`: row ids by contribution and batch. Mean loss over the global batch; BatchNorm statistics per batch, averaged by rows."""
@@ -73,7 +75,7 @@ class Reference:
         for batch in (batch for part in parts for batch in part):
             for name, b in self.module.named_buffers():
                 b.copy_(before[name])
-            loss = F.cross_entropy(self.module(self.tokens[batch]), self.labels[batch], reduction="sum")
+            loss = F.cross_entropy(self.module(*(i[batch] for i in self.inputs)), self.labels[batch], reduction="sum")
             (loss / rows).backward()
             total += loss.item()
             for name, b in self.module.named_buffers():
@@ -88,17 +90,21 @@ class Reference:
 
 def train_both(spark: Any, folder: Path, name: str, size: int, optimizer: Any) -> tuple[dict[str, torch.Tensor], Reference, list[tuple[float, float]]]:
     """(our state dict, reference after the same steps, [(our loss, its loss)])."""
-    build, classes = MODELS[name]
+    build, classes = {**MODELS, **FURTHER}[name]
+    described = INPUTS.get(name, {"tokens": ("int32", (8,))})
     torch.manual_seed(3)
     module = build()
     tokens, labels = make_rows(classes)
     model = str(folder / f"{name}.pt")
-    ballast.export(module, model, inputs={"tokens": ("int32", (8,))}, label=("int64", ()))
-    df = spark.createDataFrame([(i, t, y) for i, (t, y) in enumerate(zip(tokens.tolist(), labels.tolist()))], "id long, tokens array<int>, label long")
+    x = tokens[:, :3].float() / 50
+    ballast.export(module, model, inputs=described, label=("int64", ()))
+    df = spark.createDataFrame(
+        [(i, t, v, y) for i, (t, v, y) in enumerate(zip(tokens.tolist(), x.tolist(), labels.tolist()))], "id long, tokens array<int>, x array<float>, label long"
+    )
     with Cluster(folder / "cluster", size, size, server_flags=("--log-retain=all",)) as cluster:
         with ballast.spark.connect(cluster.address) as ps:
             result = ps.train(
-                df, model=model, features=["tokens"], label="label", id_col="id", epochs=1, batch_rows=BATCH, step_rows=STEP,
+                df, model=model, features=list(described), label="label", id_col="id", epochs=1, batch_rows=BATCH, step_rows=STEP,
                 optimizer=optimizer, codec="fp32", run_id=name, seed=SEED, partitions=PARTITIONS, progress=False,
             )  # fmt: skip
             assert result.rows_trained == ROWS
@@ -108,8 +114,8 @@ def train_both(spark: Any, folder: Path, name: str, size: int, optimizer: Any) -
     sgd = isinstance(optimizer, ballast.SGD)
     parameters = module.parameters()
     theirs = torch.optim.SGD(parameters, lr=0.05, momentum=0.9) if sgd else torch.optim.Adam(parameters, lr=1e-3)
-    reference = Reference(module, theirs, tokens, labels)
-    ids = batches_of_epoch(spark, df, model)
+    reference = Reference(module, theirs, [{"tokens": tokens, "x": x}[i] for i in described], labels)
+    ids = batches_of_epoch(df, model, list(described))
     losses = []
     for d in decisions:
         parts = [[ids[(b["partition"], b["seq"])] for b in part["batches"]] for part in d["parts"]]
@@ -118,8 +124,7 @@ def train_both(spark: Any, folder: Path, name: str, size: int, optimizer: Any) -
     return ours, reference, losses
 
 
-@pytest.mark.parametrize("size", [1, 2], ids=["1x1", "2x2"])
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize(("name", "size"), [*((name, size) for name in MODELS for size in (1, 2)), *((name, 2) for name in FURTHER)])
 def test_sgd_with_momentum_gives_the_tensors_of_plain_pytorch(spark: Any, tmp_path: Path, name: str, size: int) -> None:
     ours, reference, _ = train_both(spark, tmp_path, name, size, ballast.SGD(lr=0.05, momentum=0.9))
     for tensor, expected in reference.module.state_dict().items():
@@ -138,6 +143,6 @@ def test_adam_gives_the_losses_and_predictions_of_plain_pytorch(spark: Any, tmp_
     mine.load_state_dict(ours)
     mine.eval(), reference.module.eval()
     with torch.no_grad():
-        got, expected = mine(reference.tokens), reference.module(reference.tokens)
+        got, expected = mine(*reference.inputs), reference.module(*reference.inputs)
     difference = ((got - expected).norm() / expected.norm()).item()
     assert difference <= 1e-3, f"predictions differ by {difference:.2e}"

@@ -52,9 +52,9 @@ def remove_run(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Non
         cluster.ctl("run", "rm", name_of(request), "--force")
 
 
-def make_job(cluster: Cluster, model: ModelFile, run: str, varied: bool = False, **changes: object) -> FeederJob:
+def make_job(cluster: Cluster, model: ModelFile, run: str, varied: bool = False, stall_s: float = 30.0, **changes: object) -> FeederJob:
     rows = CounterRows(ROWS, SLOTS, PARTITIONS, varied)
-    job = FeederJob(cluster.address, run, model, rows, run_options=options(partitions=PARTITIONS, **changes))
+    job = FeederJob(cluster.address, run, model, rows, run_options=options(partitions=PARTITIONS, **changes), stall_s=stall_s)
     job.create()
     return job
 
@@ -87,6 +87,33 @@ def test_worker_killed(cluster: Cluster, model: ModelFile, tmp_path: Path, reque
     cluster.workers[0].kill()
     job.acks.await_count(120)
     cluster.workers[0].start()
+    assert_trained_once(cluster, job, epoch(120), tmp_path)
+
+
+@pytest.mark.parametrize("staleness", STALENESS)
+def test_worker_told_to_stop(cluster: Cluster, model: ModelFile, tmp_path: Path, request: pytest.FixtureRequest, staleness: Optional[int]) -> None:
+    """It finishes or hands back what it holds, its feeds move, and it ends in order."""
+    job = make_job(cluster, model, name_of(request), staleness_max=staleness)
+    epoch = in_background(lambda: job.run_epoch(1))
+    job.acks.await_count(60)
+    worker = cluster.workers[0]
+    worker.kill(signal.SIGTERM)
+    assert worker.popen is not None and worker.popen.returncode == 0
+    job.acks.await_count(120)
+    worker.start()
+    assert_trained_once(cluster, job, epoch(120), tmp_path)
+
+
+def test_worker_frozen_beyond_its_lease(cluster: Cluster, model: ModelFile, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """It holds grants and perhaps a contribution; others train its rows; then it goes on where it was."""
+    job = make_job(cluster, model, name_of(request), lease_s=5.0, stall_s=3.0)
+    epoch = in_background(lambda: job.run_epoch(1))
+    job.acks.await_count(60)
+    cluster.workers[0].kill(signal.SIGSTOP)
+    try:
+        job.acks.await_count(150)
+    finally:
+        cluster.workers[0].kill(signal.SIGCONT)
     assert_trained_once(cluster, job, epoch(120), tmp_path)
 
 

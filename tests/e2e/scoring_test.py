@@ -11,8 +11,12 @@ import torch
 
 import ballast
 import ballast.spark
+from ballast.channel import Connection
+from ballast.runs import get_run
 from tests.support.cluster import Cluster
+from tests.support.feeder import FeederJob, export_counter
 from tests.support.models import BatchNormMlp, Gru
+from tests.support.rows import CounterRows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -31,6 +35,11 @@ def trained(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
             df = spark.createDataFrame([(i, t, sum(t) % classes) for i, t in enumerate(tokens.tolist())], "id long, tokens array<int>, label long")
             ps.train(df, model=model, features=["tokens"], label="label", id_col="id", batch_rows=16, step_rows=32, run_id=name, progress=False)
         yield cluster, ps, df, tokens
+
+
+def newest_checkpoint(ps: Any) -> int:
+    with Connection(ps.address) as connection:
+        return int(get_run(connection, "gru").manifest_version)
 
 
 def expected_logits(ps: Any, run: str, module: torch.nn.Module, tokens: np.ndarray) -> np.ndarray:
@@ -57,7 +66,7 @@ def test_tritonclient_scores_without_code_of_ours(trained: Any) -> None:
     client.close()
 
 
-def test_tritonclient_is_told_what_is_wrong(trained: Any) -> None:
+def test_tritonclient_is_told_what_is_wrong(trained: Any, tmp_path: Path) -> None:
     import tritonclient.grpc as triton
 
     cluster, _, _, tokens = trained
@@ -67,7 +76,46 @@ def test_tritonclient_is_told_what_is_wrong(trained: Any) -> None:
     wrong.set_data_from_numpy(tokens[:4, :7].copy())
     with pytest.raises(Exception, match=r"tokens.*8.*7|tokens.*7.*8"):
         client.infer("mlp", [wrong])
+    with pytest.raises(Exception, match=r"no manifest of version 999999"):
+        client.infer("mlp", [wrong], model_version="999999")
+    FeederJob(cluster.address, "not-trained", export_counter(tmp_path / "counter.pt", 4), CounterRows(4, 4, 4)).create()
+    assert not client.is_model_ready("not-trained")
+    with pytest.raises(Exception, match=r"no checkpoint yet"):
+        client.infer("not-trained", [wrong])
     client.close()
+
+
+@pytest.mark.parametrize("source", ["newest checkpoint", "checkpoint", "state dict"])
+def test_a_run_starts_from_other_weights(trained: Any, tmp_path: Path, source: str) -> None:
+    """A step with learning rate 0 changes nothing: what the run holds then is what it began with."""
+    _, ps, df, _ = trained
+    torch.manual_seed(99)
+    other = Gru().state_dict()
+    begin = {"newest checkpoint": "gru", "checkpoint": f"gru@{newest_checkpoint(ps)}", "state dict": other}[source]
+    expected = other if source == "state dict" else ps.state_dict("gru")
+    model = str(tmp_path / "gru.pt")
+    ballast.export(Gru(), model, inputs={"tokens": ("int32", (8,))}, label=("int64", ()))
+    run = f"from-{source.replace(' ', '-')}"
+    result = ps.train(
+        df.filter("id < 64"), model=model, features=["tokens"], label="label", id_col="id", batch_rows=16, step_rows=32, partitions=2, run_id=run, init=begin,
+        optimizer=ballast.SGD(lr=0.0), progress=False,
+    )  # fmt: skip
+    assert result.steps >= 2
+    got = ps.state_dict(run)
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+        assert torch.equal(got[name], value), name
+
+
+def test_a_run_cannot_start_from_what_is_not_there(trained: Any, tmp_path: Path) -> None:
+    _, ps, df, _ = trained
+    model = str(tmp_path / "gru.pt")
+    ballast.export(Gru(), model, inputs={"tokens": ("int32", (8,))}, label=("int64", ()))
+    for begin, text in (("nobody", "nobody"), ("gru@999999", "999999"), ({"out.bias": torch.zeros(50)}, "lacks"), (BatchNormMlp().state_dict(), "has no")):
+        with pytest.raises(ballast.BallastError, match=text):
+            ps.train(df, model=model, features=["tokens"], label="label", id_col="id", run_id="from-nothing", progress=False, init=begin)
+    with pytest.raises(ballast.BallastError, match="no run"):
+        ps.state_dict("from-nothing")
 
 
 def test_spark_scores_every_row_as_the_state_dict_does(trained: Any) -> None:

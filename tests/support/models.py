@@ -73,6 +73,37 @@ class BatchNormMlp(nn.Module):
         return self.second(torch.relu(self.norm(self.first(tokens.float() / 10))))
 
 
+class TiedLstm(nn.Module):
+    """One weight for input and output, and a scalar parameter (shape [])."""
+
+    def __init__(self, vocabulary: int = 50, width: int = 16):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
+        self.temperature = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.lstm(self.embedding(tokens.long()))
+        return hidden[:, -1] @ self.embedding.weight.t() * self.temperature
+
+
+class FrozenConv(nn.Module):
+    """Two inputs; an embedding that is not trained; a convolution before BatchNorm."""
+
+    def __init__(self, vocabulary: int = 50, classes: int = 5, width: int = 16):
+        super().__init__()
+        self.backbone = nn.Embedding(vocabulary, width)
+        self.backbone.weight.requires_grad_(False)
+        self.conv = nn.Conv1d(width, 24, 3, padding=1)
+        self.norm = nn.BatchNorm1d(24)
+        self.side = nn.Linear(3, classes)
+        self.out = nn.Linear(24, classes)
+
+    def forward(self, tokens: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.norm(self.conv(self.backbone(tokens.long()).transpose(1, 2))))
+        return self.out(hidden.amax(2)) + self.side(x)
+
+
 class Mlp(nn.Module):
     """Small, dense, every parameter gets a gradient: for tests that compare bits."""
 
