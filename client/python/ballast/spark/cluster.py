@@ -102,7 +102,8 @@ class Cluster:
                        contribution is an update of its own); contribution_rows: rows that a worker sums before it sends (0: step_rows)
           optimizer    ballast.SGD, Adam (default) or AdamW, with Groups; schedule: ballast.Constant (default) or WarmupCosine
           clip_norm    bound of the global norm of a step's gradient; reduction: "mean" or "sum" of the rows' losses
-          codec        of gradients: "int8" (with error feedback), "bf16" or "fp32"; pull_codec: of weights on their way to workers
+          codec        of gradients: "int8" or "bf16" (with error feedback: what a code could not say is carried to the worker's next one, and ends with
+                       the worker's session), or "fp32"; pull_codec: of weights on their way to workers
           staleness_max  versions that a gradient may be behind when it counts; 0 is synchronous, None is unbounded
           partitions, seed  fix the order of rows and are part of the run, not of the cluster's size
           checkpoint_versions, checkpoint_seconds  how often to checkpoint inside an epoch (0: never); the end of an epoch always does

@@ -63,7 +63,7 @@ def check(options: Options, run_id: str, id_column: Optional[str]) -> None:
         value = getattr(options, name)
         if value is None and name == "staleness_max":
             continue
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= int(value) <= most:
             raise BallastError("BAD_SPEC", f"{name}={value!r} must be an integer from {least} to {most}")
     for name in ("clip_norm", "lease_s"):
         if not 0 <= getattr(options, name) < 4e6:
