@@ -191,6 +191,7 @@ class Coordinator {
   // Lost: the stream ended; whatever it was computing may be why. Left: it said so, or the server ends it: no batch is to blame.
   virtual void OnSessionLost(SessionId session, int64_t now_ms) = 0;
   virtual void OnSessionLeft(SessionId session, int64_t now_ms) = 0;
+  // Granted batches are computed in the order of the grants: that is how the one that ends a session is found.
   virtual void OnClaim(SessionId session, const Batch& batch, std::optional<Uid> uid, int64_t now_ms) = 0;
   virtual void OnSubmit(SessionId session, Submission submission, int64_t now_ms) = 0;
   virtual void OnSkip(SessionId session, const Batch& batch, std::string reason, int64_t now_ms) = 0;

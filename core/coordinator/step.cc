@@ -57,6 +57,13 @@ bool Steps::HoldsUnsubmitted(SessionId session) const {
   });
 }
 
+bool Steps::HoldsAlone(SessionId session) const {
+  return std::any_of(open_.begin(), open_.end(), [&](const OpenStep& step) {
+    const auto slot = step.slots.find(session);
+    return slot != step.slots.end() && !slot->second.held.empty() && slot->second.alone;
+  });
+}
+
 OpenStep& Steps::Append(DecisionKind kind) {
   OpenStep& step = open_.emplace_back();
   step.label = next_label_++;
@@ -68,6 +75,7 @@ OpenStep& Steps::Append(DecisionKind kind) {
 OpenStep& Steps::OpenInit() { return Append(DecisionKind::kInit); }
 
 OpenStep* Steps::StepFor(SessionId session, bool alone, uint64_t appended_version, uint64_t durable_version) {
+  if (HoldsAlone(session)) return nullptr;
   OpenStep* lowest = nullptr;
   for (OpenStep& step : open_) {
     const bool mine = !step.single || (step.candidates.empty() && step.slots.contains(session));

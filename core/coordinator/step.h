@@ -85,7 +85,7 @@ class Steps {
   bool HoldsUnsubmitted(SessionId session) const;
 
   // The step that may take one more batch of a session, null when none may now.
-  // `alone`: the batch must not share a contribution.
+  // `alone`: the session must hold nothing else until it has submitted this batch.
   OpenStep* StepFor(SessionId session, bool alone, uint64_t appended_version, uint64_t durable_version);
   OpenStep& OpenInit();
   // The step in which the session holds another batch of these bytes.
@@ -116,6 +116,7 @@ class Steps {
 
  private:
   OpenStep& Append(DecisionKind kind);
+  bool HoldsAlone(SessionId session) const;
   bool Unbounded() const { return rules_.staleness_max == kStalenessUnbounded; }
   // Whether steps with these bases can all be decided, oldest first, the first one as version appended + 1.
   bool Feasible(std::vector<uint64_t> bases, uint64_t appended_version) const;

@@ -176,6 +176,29 @@ TEST(Protocol, BatchThatKillsWorkersIsQuarantined) {
   EXPECT_EQ(h->Describe().rows_trained, 4u);
 }
 
+TEST(Protocol, SuspectBatchIsTriedWithNothingElseGranted) {
+  RunSpec spec = Harness::Spec();
+  spec.step_rows = spec.contribution_rows = 4;
+  spec.staleness_max = 1;
+  Harness h(spec);
+  h.Ready();
+  for (int i = 0; i < 2; ++i) {
+    const SessionId w = h.Open();
+    h.Claim(w, kB0);
+    h.Claim(w, kB1);
+    EXPECT_EQ(h.Granted(w), 2u);  // one in each of two steps
+    h.Lose(w);
+  }
+  const SessionId w = h.Open();
+  h.Claim(w, kB0);
+  h.Claim(w, kB1);
+  const std::vector<Grant> grants = h.Take<Grant>(w);
+  ASSERT_EQ(grants.size(), 1u);
+  EXPECT_EQ(grants[0].batch, kB0);
+  h.Submit(w, {kB0});  // it was not this one
+  EXPECT_EQ(h.Granted(w), 1u);
+}
+
 TEST(Protocol, AnOrderlyLeaveBlamesNoBatch) {
   Harness h;
   h.Ready();

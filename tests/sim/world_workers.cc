@@ -1,5 +1,6 @@
 // The workers: one session each, as worker/session behaves: claim what feeds bring, compute what is granted, encode once, push, submit.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tests/sim/world.h"
@@ -19,10 +20,12 @@ void World::CollectWorkers() {
     for (uint32_t s = 0; s < shards_.size(); ++s) {
       if (!receipts_[w][s].empty()) Add([this, w, s] { ReceiveReceipt(s, w); });
     }
+    bool first = true;  // that is not encoded
     for (auto it = worker.contributions.begin(); it != worker.contributions.end(); ++it) {
       SimContribution& c = *it;
+      const bool turn = std::exchange(first, first && c.uid.has_value()) || scenario_.poison.empty();
       const bool init = c.batches.front().id == kInitBatch;
-      if (!c.uid && c.computed < c.batches.size() && (init || SlowestVersion() >= std::max<uint64_t>(c.base, 1)))
+      if (!c.uid && turn && c.computed < c.batches.size() && (init || SlowestVersion() >= std::max<uint64_t>(c.base, 1)))
         Add([this, w, &c] { Compute(w, c); });
       if (!c.uid && c.flush && c.computed == c.batches.size()) Add([this, w, &c] { Encode(w, c); });
       if (!c.uid) continue;
