@@ -48,6 +48,8 @@ def export(
     """
     import torch
 
+    if not isinstance(inputs, Mapping):
+        raise BallastError("BAD_SPEC", f'inputs= takes {{name: (dtype, shape of one row)}}, not a {type(inputs).__name__}')
     columns = [_column(name, spec) for name, spec in inputs.items()]
     label_column = _label_column(label)
     _check_names(columns, label_column)

@@ -209,6 +209,10 @@ def test_backward_is_tried_too(path: str) -> None:
     assert text.startswith("EXAMPLE_FAILED: backward")
 
 
+def test_inputs_without_names_are_told(path: str) -> None:
+    assert reason(ballast.export, nn.Linear(3, 2), path, [("float32", (3,))], label=("int64", ())).startswith("BAD_SPEC: inputs=")
+
+
 def test_class_labels_may_travel_as_floats(path: str) -> None:
     ballast.export(nn.Linear(3, 2), path, {"x": ("float32", (3,))}, label=("float64", ()))
 
