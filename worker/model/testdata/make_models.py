@@ -129,12 +129,17 @@ class Method(nn.Module):
         return self.rough(x).sum()
 
 
-class Decaying(nn.Module):
-    """Changes a parameter inside forward."""
-
+class Head(nn.Module):
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x)
+
+
+class Decaying(Head):
+    """Changes a parameter inside forward, which `export` refuses."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -249,7 +254,8 @@ def make_bad(out):
     described["loss"] = "method:scalar"
     torch.jit.save(torch.jit.script(Method()), f"{out}/scalar.pt", _extra_files={"ballast.json": json.dumps(described)})
     torch.jit.save(torch.jit.script(Method()), f"{out}/undescribed.pt")
-    export(Decaying(), f"{out}/decaying.pt", X_IN, LABEL, "cross_entropy")
+    described = export(Head(), f"{out}/decaying.pt", X_IN, LABEL, "cross_entropy")
+    torch.jit.save(torch.jit.script(Decaying()), f"{out}/decaying.pt", _extra_files={"ballast.json": json.dumps(described)})
     export(Transformer(dropout=0.5), f"{out}/dropout.pt", TOKENS_IN, LABEL, "cross_entropy")
 
 
