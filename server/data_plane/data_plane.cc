@@ -35,21 +35,26 @@ void DataPlane::Poll() {
   PullStream::Accept(&context_);
   void* tag = nullptr;
   bool ok = false;
-  while (cq_->Next(&tag, &ok)) {
+  while (!stopping_ && cq_->Next(&tag, &ok)) {
     static_cast<CqEvent*>(tag)->Done(ok);
     inbox_->Run();
   }
+  // No stream hears of the events that are left: it would start another operation, which a queue that is shut down does not survive.
+  inbox_->Close();
+  cq_->Shutdown();
+  while (cq_->Next(&tag, &ok)) continue;
 }
 
 void DataPlane::Stop() {
   checkpoint_reader_.Stop();
   if (cq_ == nullptr || stopped_) return;
   stopped_ = true;
-  inbox_->Close();
-  cq_->Shutdown();
   if (thread_.joinable()) {
+    inbox_->Post([this] { stopping_ = true; });
     thread_.join();
   } else {  // the gRPC server did not start
+    inbox_->Close();
+    cq_->Shutdown();
     void* tag = nullptr;
     for (bool ok = false; cq_->Next(&tag, &ok);) continue;
   }

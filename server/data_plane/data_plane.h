@@ -84,6 +84,7 @@ class DataPlane {
   std::unique_ptr<grpc::ServerCompletionQueue> cq_;
   std::unique_ptr<CqInbox> inbox_;
   std::thread thread_;
+  bool stopping_ = false;  // polling thread
   bool stopped_ = false;
 };
 
