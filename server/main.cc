@@ -62,9 +62,9 @@ int Serve(const ballast::ServerConfig& config) {
     return ExitCodeOf(server.status());
   }
   serving = server->get();
-  const absl::Status ended = (*server)->Wait();
+  absl::Status ended = (*server)->Wait();
+  if (ended.ok()) ended = (*server)->Drain();
   if (!ended.ok()) std::_Exit(ExitCodeOf(ended));  // after a failed write nothing more may be written
-  (*server)->Drain();
   server->reset();
   ballast::LogInfo("stopped");
   return ballast::kExitOk;

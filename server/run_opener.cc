@@ -17,6 +17,11 @@ namespace ballast {
 absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& run, std::unique_ptr<ShardEvents> events) {
   const absl::Time start = absl::Now();
   const ServerIdentity& identity = dir_->identity();
+  const auto logged = LoggedGeneration(*store_, run.spec.name);
+  if (!logged.ok()) return logged.status();
+  if (*logged != 0 && *logged < run.generation) {  // removed while this server was away, then created again
+    if (absl::Status removed = Remove(run.spec.name); !removed.ok()) return removed;
+  }
   RunShardOptions options;
   options.dir = dir_->ShardDir(run.spec.name, identity.server);
   options.shard = identity.server;
@@ -62,16 +67,16 @@ absl::Status RunOpener::RemoveOthers(const std::set<std::string>& known) {
   return absl::OkStatus();
 }
 
-absl::Status RunOpener::CheckDisk() const {
+absl::Status RunOpener::CheckDisk(uint64_t bytes) const {
   struct statvfs disk;
   const std::string path = dir_->RunDir("");
   if (statvfs(path.c_str(), &disk) != 0 && statvfs(dir_->StoreDir().c_str(), &disk) != 0) return absl::OkStatus();
   const uint64_t available = uint64_t{disk.f_bavail} * disk.f_frsize;
-  if (available >= options_.disk_reserve_bytes) return absl::OkStatus();
-  return WithReason(
-      absl::ResourceExhaustedError(absl::StrCat("the disk of ", path, " has ", available >> 20, " MiB free, less than the reserve of ",
-                                                options_.disk_reserve_bytes >> 20, " MiB (--disk-reserve): free some space")),
-      "DISK_LOW");
+  if (available >= bytes && available - bytes >= options_.disk_reserve_bytes) return absl::OkStatus();
+  return WithReason(absl::ResourceExhaustedError(absl::StrCat("the disk of ", path, " has ", available >> 20, " MiB free, ", bytes >> 20,
+                                                              " MiB are wanted, and ", options_.disk_reserve_bytes >> 20,
+                                                              " MiB stay in reserve (--disk-reserve): free some space")),
+                    "DISK_LOW");
 }
 
 }  // namespace ballast

@@ -30,14 +30,14 @@ class RunOpener {
   RunOpener(Options options, const DataDir* dir, Store* store, RunTable* runs, ShardMetrics* metrics)
       : options_(options), dir_(dir), store_(store), runs_(runs), metrics_(metrics) {}
 
-  // Opens or creates this server's shard of the run and puts it into the table.
+  // Opens or creates this server's shard of the run and puts it into the table. What an earlier generation of the run left is removed.
   absl::StatusOr<std::shared_ptr<OpenRun>> Open(const RunDefinition& run, std::unique_ptr<ShardEvents> events);
   // Closes the run and frees its disk space.
   absl::Status Remove(const std::string& run);
   // Frees what runs left behind that are not in `known`: a removal that a crash cut short.
   absl::Status RemoveOthers(const std::set<std::string>& known);
-  // Errors: ResourceExhausted (DISK_LOW) when less than the reserve is free.
-  absl::Status CheckDisk() const;
+  // Errors: ResourceExhausted (DISK_LOW) when `bytes` more would leave less than the reserve free.
+  absl::Status CheckDisk(uint64_t bytes) const;
 
  private:
   const Options options_;

@@ -81,7 +81,7 @@ absl::Status Server::Open() {
   auto dir = DataDir::Open(config_.dir, {kClusterName, config_.index, config_.servers});
   if (!dir.ok()) return dir.status();
   dir_ = *std::move(dir);
-  auto store = OpenRocksStore(dir_->StoreDir());
+  auto store = OpenRocksStore(dir_->StoreDir(), [this](const absl::Status& failed) { Fatal(failed); });
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
   LogInfo("data directory opened", {{"dir", config_.dir},
@@ -89,7 +89,7 @@ absl::Status Server::Open() {
                                     {"incarnation", absl::StrCat(dir_->incarnation())}});
   SetLogCounter([this](bool error) { metrics_.CountLogLine(error); });
 
-  artifacts_ = std::make_unique<Artifacts>(store_.get());
+  artifacts_ = std::make_unique<Artifacts>(store_.get(), [this](uint64_t bytes) { return opener_->CheckDisk(bytes); });
   runs_ = std::make_unique<RunTable>();
   data_plane_ = std::make_unique<DataPlane>(runs_.get(), &metrics_.data_plane(), config_.index);
   RunOpener::Options options;
@@ -212,6 +212,7 @@ void Server::OnReady() {
 
 void Server::Fatal(const absl::Status& status) {
   LogError("the server must stop", {{"reason", status.ToString()}});
+  if (runner_ != nullptr) runner_->AbandonDrain();
   absl::MutexLock lock(&mu_);
   if (fatal_.ok()) fatal_ = status;
   if (!std::exchange(done_said_, true)) done_.Notify();
@@ -228,10 +229,12 @@ absl::Status Server::Wait() {
   return fatal_;
 }
 
-void Server::Drain() {
+absl::Status Server::Drain() {
   LogInfo("stopping: closing sessions, taking checkpoints");
   SetServing(false);
   if (runner_ != nullptr) runner_->Drain(kDrainMax);
+  absl::MutexLock lock(&mu_);
+  return fatal_;
 }
 
 // gRPC first, so that nobody calls in; then the threads that use the shards; the shards; what they call back.

@@ -44,7 +44,7 @@ class Server {
   // OK after RequestStop; else why the process must end now, without Drain.
   absl::Status Wait();
   void RequestStop();
-  void Drain();
+  absl::Status Drain();  // as Wait
 
   const std::string& address() const { return address_; }                  // host:port of the gRPC services
   const std::string& metrics_address() const { return metrics_address_; }  // empty: none

@@ -114,6 +114,7 @@ absl::StatusOr<std::unique_ptr<Artifacts::Writer>> Artifacts::Write(const std::s
   if (!IsSha256(sha256)) return absl::InvalidArgumentError("sha256: expected 64 digits of lower-case hex");
   if (total_bytes > kArtifactBytesMax)
     return absl::InvalidArgumentError(absl::StrCat("total_bytes: ", total_bytes, ", at most ", kArtifactBytesMax, " are allowed"));
+  if (absl::Status fits = room_(total_bytes); !fits.ok()) return fits;
   auto bulk = store_->NewBulk();
   if (!bulk.ok()) return bulk.status();
   return std::unique_ptr<Writer>(std::make_unique<BulkWriter>(store_, *std::move(bulk), sha256, total_bytes));

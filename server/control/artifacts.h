@@ -7,8 +7,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -25,7 +27,8 @@ bool IsSha256(absl::string_view text);
 
 class Artifacts {
  public:
-  explicit Artifacts(Store* store) : store_(store) {}
+  // `room`: an error when so many more bytes do not fit the disk.
+  Artifacts(Store* store, std::function<absl::Status(uint64_t bytes)> room) : store_(store), room_(std::move(room)) {}
 
   absl::StatusOr<bool> Has(const std::string& sha256) const;
   // Errors: NotFound (NO_ARTIFACT).
@@ -40,11 +43,12 @@ class Artifacts {
     // Errors: DataLoss when length or digest differ from what was announced.
     virtual absl::Status Finish() = 0;
   };
-  // Errors: InvalidArgument for a malformed digest or too many bytes.
+  // Errors: InvalidArgument for a malformed digest or too many bytes; those of `room`.
   absl::StatusOr<std::unique_ptr<Writer>> Write(const std::string& sha256, uint64_t total_bytes);
 
  private:
   Store* const store_;
+  const std::function<absl::Status(uint64_t bytes)> room_;
 };
 
 }  // namespace ballast

@@ -24,7 +24,8 @@ class ArtifactsTest : public testing::Test {
   }
 
   MemoryStore store_;
-  Artifacts artifacts_{&store_};
+  absl::Status room_;
+  Artifacts artifacts_{&store_, [this](uint64_t) { return room_; }};
 };
 
 TEST_F(ArtifactsTest, ComesBackAsItWasWhateverThePiecesWere) {
@@ -47,6 +48,12 @@ TEST_F(ArtifactsTest, WrongBytesLeaveNothing) {
   EXPECT_FALSE(*artifacts_.Has(kAbc));
   EXPECT_TRUE(Put(kAbc, "abc", 3, 2).ok());
   EXPECT_TRUE(*artifacts_.Has(kAbc));
+}
+
+TEST_F(ArtifactsTest, WhatDoesNotFitTheDiskIsNotBegun) {
+  room_ = absl::ResourceExhaustedError("full");
+  EXPECT_EQ(Put(kAbc, "abc", 3, 3), room_);
+  EXPECT_FALSE(*artifacts_.Has(kAbc));
 }
 
 TEST_F(ArtifactsTest, AnnouncementIsCheckedBeforeAnythingIsStored) {

@@ -54,13 +54,16 @@ absl::Status CheckIdentity(const std::string& dir, const std::string& text, cons
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> GrowIncarnation(const std::string& path) {
+// `used`: lives have been counted here before; to begin anew would make receipts of earlier lives good again.
+absl::StatusOr<uint64_t> GrowIncarnation(const std::string& path, bool used) {
   uint64_t incarnation = 0;
   absl::StatusOr<std::string> text = ReadFile(path);
   if (text.ok()) {
     if (!absl::SimpleAtoi(*text, &incarnation)) return absl::DataLossError(absl::StrCat(path, " does not hold a number"));
   } else if (!absl::IsNotFound(text.status())) {
     return text.status();
+  } else if (used) {
+    return absl::DataLossError(absl::StrCat(path, " is missing from a directory that was in use"));
   }
   ++incarnation;
   if (absl::Status s = WriteFileAtomically(path, absl::StrCat(incarnation, "\n")); !s.ok()) return s;
@@ -92,7 +95,7 @@ absl::StatusOr<std::unique_ptr<DataDir>> DataDir::Open(const std::string& dir, c
     return s;
   }
 
-  absl::StatusOr<uint64_t> incarnation = GrowIncarnation(dir + "/INCARNATION");
+  absl::StatusOr<uint64_t> incarnation = GrowIncarnation(dir + "/INCARNATION", ListDir(dir + "/store").ok());
   if (!incarnation.ok()) return incarnation.status();
   return std::unique_ptr<DataDir>(new DataDir(dir, identity, *std::move(lock), *incarnation));
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -21,6 +22,16 @@ TEST(DataDirTest, IncarnationGrowsAtEachOpen) {
     ASSERT_TRUE(data.ok()) << data.status();
     EXPECT_EQ((*data)->incarnation(), life);
   }
+}
+
+TEST(DataDirTest, LostIncarnationOfAUsedDirectoryIsRefused) {
+  const std::string dir = FreshDir();
+  const std::string store = (*DataDir::Open(dir, {"c", 0, 1}))->StoreDir();
+  std::filesystem::remove(dir + "/INCARNATION");
+  EXPECT_TRUE(DataDir::Open(dir, {"c", 0, 1}).ok());  // nothing was ever promised here
+  std::filesystem::create_directory(store);
+  std::filesystem::remove(dir + "/INCARNATION");
+  EXPECT_EQ(DataDir::Open(dir, {"c", 0, 1}).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(DataDirTest, SecondProcessIsRefused) {

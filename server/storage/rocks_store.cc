@@ -80,8 +80,8 @@ rocksdb::ColumnFamilyOptions FamilyOptions(bool bulk) {
 
 class RocksStore : public Store {
  public:
-  RocksStore(std::string dir, rocksdb::DB* db, std::vector<rocksdb::ColumnFamilyHandle*> families)
-      : dir_(std::move(dir)), db_(db), records_(families[0]), blocks_(families[1]) {
+  RocksStore(std::string dir, rocksdb::DB* db, std::vector<rocksdb::ColumnFamilyHandle*> families, StoreFailed on_failed)
+      : dir_(std::move(dir)), on_failed_(std::move(on_failed)), db_(db), records_(families[0]), blocks_(families[1]) {
     synced_.sync = true;
     synced_.protection_bytes_per_key = 8;  // checks the write on its way through the memtable
     verified_.verify_checksums = true;
@@ -93,7 +93,7 @@ class RocksStore : public Store {
   }
 
   absl::Status Put(absl::string_view key, absl::string_view value) override {
-    return FromRocks(db_->Put(synced_, records_, ToSlice(key), ToSlice(value)), absl::StrCat("put ", key));
+    return Written(db_->Put(synced_, records_, ToSlice(key), ToSlice(value)), absl::StrCat("put ", key));
   }
 
   absl::StatusOr<std::string> Get(absl::string_view key) override {
@@ -109,7 +109,7 @@ class RocksStore : public Store {
     rocksdb::Status s = batch.Delete(records_, ToSlice(key));
     if (s.ok()) s = batch.Delete(blocks_, ToSlice(key));
     if (s.ok()) s = db_->Write(synced_, &batch);
-    return FromRocks(s, absl::StrCat("delete ", key));
+    return Written(s, absl::StrCat("delete ", key));
   }
 
   absl::Status DeletePrefix(absl::string_view prefix) override {
@@ -123,7 +123,7 @@ class RocksStore : public Store {
       const rocksdb::Slice from = ToSlice(prefix), to = end;
       s = rocksdb::DeleteFilesInRange(db_.get(), blocks_, &from, &to, /*include_end=*/false);
     }
-    return FromRocks(s, absl::StrCat("delete ", prefix, "*"));
+    return Written(s, absl::StrCat("delete ", prefix, "*"));
   }
 
   absl::Status Scan(absl::string_view prefix, const std::function<bool(absl::string_view, absl::string_view)>& visit) override {
@@ -148,7 +148,15 @@ class RocksStore : public Store {
 
  private:
   friend class RocksBulk;
+  // After a failed write RocksDB takes no other, and what is on disk is not known.
+  absl::Status Written(const rocksdb::Status& s, absl::string_view what) const {
+    const absl::Status status = FromRocks(s, what);
+    if (!status.ok() && on_failed_) on_failed_(status);
+    return status;
+  }
+
   const std::string dir_;
+  const StoreFailed on_failed_;
   const std::unique_ptr<rocksdb::DB> db_;
   rocksdb::ColumnFamilyHandle* const records_;
   rocksdb::ColumnFamilyHandle* const blocks_;
@@ -180,7 +188,7 @@ class RocksBulk : public Store::Bulk {
     ingest.move_files = true;
     ingest.allow_global_seqno = true;               // the same version may be written again after a crash
     ingest.verify_checksums_before_ingest = false;  // the values carry their own, checked before they are believed
-    return FromRocks(store_->db_->IngestExternalFile(store_->blocks_, files_, ingest), absl::StrCat("ingest ", base_));
+    return store_->Written(store_->db_->IngestExternalFile(store_->blocks_, files_, ingest), absl::StrCat("ingest ", base_));
   }
 
  private:
@@ -222,7 +230,7 @@ absl::Status EmptyBulkDir(const std::string& dir) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir) {
+absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, StoreFailed on_failed) {
   if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
   if (absl::Status s = EmptyBulkDir(dir + "/bulk"); !s.ok()) return s;
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {{rocksdb::kDefaultColumnFamilyName, FamilyOptions(/*bulk=*/false)},
@@ -235,7 +243,7 @@ absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir) {
     if (absl::StrContains(text, "lock")) return absl::FailedPreconditionError(absl::StrCat("open ", dir, "/db: ", text));
     return absl::DataLossError(absl::StrCat("open ", dir, "/db: ", text));
   }
-  return std::unique_ptr<Store>(new RocksStore(dir, db, std::move(handles)));
+  return std::unique_ptr<Store>(new RocksStore(dir, db, std::move(handles), std::move(on_failed)));
 }
 
 }  // namespace ballast

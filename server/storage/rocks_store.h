@@ -6,17 +6,22 @@
 #ifndef BALLAST_SERVER_STORAGE_ROCKS_STORE_H_
 #define BALLAST_SERVER_STORAGE_ROCKS_STORE_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/storage/store.h"
 
 namespace ballast {
 
+// Told of each write that fails, from the thread that made it: the process must stop.
+using StoreFailed = std::function<void(const absl::Status&)>;
+
 // Opens or creates. Errors: DataLoss when RocksDB finds its files damaged or missing (it never opens with less than was synced),
 // FailedPrecondition when another process holds them.
-absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir);
+absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, StoreFailed on_failed = nullptr);
 
 }  // namespace ballast
 

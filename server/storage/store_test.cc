@@ -2,6 +2,8 @@
 #include "server/storage/store.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include <cstdlib>
 #include <functional>
@@ -89,6 +91,29 @@ TEST_P(StoreTest, UnfinishedBulkLeavesNothing) {
   EXPECT_TRUE(All("").empty());
   Open();
   EXPECT_TRUE(All("").empty());
+}
+
+// Like a full disk: the file may not grow.
+TEST(RocksStoreTest, FailedWriteIsToldAndNothingGoesOn) {
+  std::string dir = ::testing::TempDir() + "/store_XXXXXX";
+  std::vector<absl::Status> told;
+  auto store = OpenRocksStore(::mkdtemp(dir.data()), [&](const absl::Status& failed) { told.push_back(failed); });
+  ASSERT_TRUE(store.ok()) << store.status();
+  ASSERT_TRUE((*store)->Put("a", "1").ok());
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const rlimit small{64u << 10, limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const absl::Status failed = (*store)->Put("b", std::string(1 << 20, 'x'));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  EXPECT_FALSE(failed.ok());
+  EXPECT_EQ(told, (std::vector<absl::Status>{failed}));
+  EXPECT_FALSE((*store)->Put("c", "1").ok());  // there is room again, but what is on disk is not known
+  store->reset();
+  auto again = OpenRocksStore(dir);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ((*again)->Get("a").value(), "1");
 }
 
 INSTANTIATE_TEST_SUITE_P(Implementations, StoreTest, ::testing::Bool(), [](const auto& info) { return info.param ? "Rocks" : "Memory"; });
