@@ -227,6 +227,8 @@ void Follower::OnMessage(uint64_t connection, const v1::ShardDown& message) {
       return opener_thread_.Post([this, connection, run = message.open_run().run()] { Open(connection, run); });
     case v1::ShardDown::kCloseRun:
       return opener_thread_.Post([this, close = message.close_run()] { Close(close.run(), close.remove()); });
+    case v1::ShardDown::kRuns:
+      return opener_thread_.Post([this, runs = message.runs()] { RemoveOthers({runs.run().begin(), runs.run().end()}); });
     case v1::ShardDown::kDecision:
       run = message.decision().run();
       break;
@@ -254,6 +256,12 @@ void Follower::OnMessage(uint64_t connection, const v1::ShardDown& message) {
 
 void Follower::Open(uint64_t connection, const v1::Run& proto) {
   const std::string name = proto.spec().name();
+  // One that was removed and created again while this server was away.
+  const auto is_old = [&] {
+    const std::shared_ptr<ballast::OpenRun> open = runs_->Find(name);
+    return open != nullptr && open->generation != proto.generation();
+  };
+  if (is_old()) Close(name, /*remove=*/true);
   if (runs_->Find(name) == nullptr) {
     auto run = FromProto(proto);
     absl::Status opened = run.status();
@@ -284,6 +292,10 @@ void Follower::Close(const std::string& run, bool remove) {
   }
   if (!remove) return runs_->Close(run);
   if (absl::Status removed = opener_->Remove(run); !removed.ok()) options_.fatal(removed);
+}
+
+void Follower::RemoveOthers(const std::set<std::string>& known) {
+  if (absl::Status removed = opener_->RemoveOthers(known); !removed.ok()) options_.fatal(removed);
 }
 
 void Follower::Announce(uint64_t connection, const std::string& run) {

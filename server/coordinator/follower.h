@@ -15,6 +15,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -59,9 +60,10 @@ class Follower {
   absl::Status FollowOnce();
   absl::Status OnWelcome(const v1::ShardDown& message);
   void OnMessage(uint64_t connection, const v1::ShardDown& message);
-  void Open(uint64_t connection, const v1::Run& run);  // opener thread, as the next three
+  void Open(uint64_t connection, const v1::Run& run);  // opener thread, as the next four
   void SayReady();
   void Close(const std::string& run, bool remove);
+  void RemoveOthers(const std::set<std::string>& known);
   void Announce(uint64_t connection, const std::string& run);
   void Report(const std::string& run, v1::ShardUp message) ABSL_LOCKS_EXCLUDED(mu_);
   void Write(v1::ShardUp message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // on the connection of now

@@ -166,7 +166,9 @@ TEST(RunRecordsTest, EverythingComesBack) {
   ASSERT_TRUE(records.PutStopped("r", std::nullopt).ok());
   EXPECT_FALSE(records.LoadStopped("r")->has_value());
 
-  ASSERT_TRUE(records.DeleteRun("r").ok());
+  EXPECT_EQ(*records.NextGeneration("r"), 1u);
+  ASSERT_TRUE(records.DeleteRun("r", 1).ok());
+  EXPECT_EQ(*records.NextGeneration("r"), 2u);  // outlives the run
   EXPECT_TRUE(records.LoadRuns()->empty());
   EXPECT_TRUE(records.LoadManifests("r")->empty());
   EXPECT_TRUE(records.LoadEpochs("r")->empty());
@@ -181,7 +183,7 @@ TEST(RunRecordsTest, RunsWhoseNamesBeginAlikeAreApart) {
     manifest.run = run;
     ASSERT_TRUE(records.PutManifest(manifest).ok());
   }
-  ASSERT_TRUE(records.DeleteRun("a").ok());
+  ASSERT_TRUE(records.DeleteRun("a", 1).ok());
   EXPECT_EQ(records.LoadManifests("a-b")->size(), 1u);
   EXPECT_EQ(records.LoadManifests("a.b")->size(), 1u);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/record/wire.h"
@@ -18,6 +19,7 @@ std::string ManifestKey(absl::string_view run, uint64_t version) { return absl::
 std::string EpochPrefix(absl::string_view run) { return absl::StrCat("epoch/", run, "/"); }
 std::string EpochKey(absl::string_view run, uint32_t epoch) { return absl::StrFormat("epoch/%s/%010d", run, epoch); }
 std::string StoppedKey(absl::string_view run) { return absl::StrCat("stopped/", run); }
+std::string RemovedKey(absl::string_view run) { return absl::StrCat("removed/", run); }
 
 absl::Status Damaged(absl::string_view key) {
   return absl::DataLossError(absl::StrCat("the record \"", key, "\" of the store does not parse"));
@@ -80,12 +82,22 @@ absl::StatusOr<std::vector<RunDefinition>> RunRecords::LoadRuns() const {
 }
 
 // The definition goes first: without it nothing looks at the others.
-absl::Status RunRecords::DeleteRun(const std::string& run) {
-  absl::Status status = store_->Delete(RunKey(run));
+absl::Status RunRecords::DeleteRun(const std::string& run, uint64_t generation) {
+  absl::Status status = store_->Put(RemovedKey(run), absl::StrCat(generation));
+  if (status.ok()) status = store_->Delete(RunKey(run));
   if (status.ok()) status = store_->DeletePrefix(ManifestPrefix(run));
   if (status.ok()) status = store_->DeletePrefix(EpochPrefix(run));
   if (status.ok()) status = store_->Delete(StoppedKey(run));
   return status;
+}
+
+absl::StatusOr<uint64_t> RunRecords::NextGeneration(const std::string& run) const {
+  const auto removed = store_->Get(RemovedKey(run));
+  if (absl::IsNotFound(removed.status())) return 1;
+  if (!removed.ok()) return removed.status();
+  uint64_t generation = 0;
+  if (!absl::SimpleAtoi(*removed, &generation)) return Damaged(RemovedKey(run));
+  return generation + 1;
 }
 
 absl::Status RunRecords::PutManifest(const Manifest& manifest) {

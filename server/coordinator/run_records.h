@@ -1,5 +1,5 @@
 // What server 0 must remember about runs beyond the log: definitions, manifests, epochs, stops. Records of the Store, one key each:
-//   run/<run>   manifest/<run>/<version>   epoch/<run>/<epoch>   stopped/<run>
+//   run/<run>   manifest/<run>/<version>   epoch/<run>/<epoch>   stopped/<run>   removed/<run>
 // Threads: any; every write is synced when it returns. Errors: the store's, and DataLoss when a record does not parse.
 #ifndef BALLAST_SERVER_COORDINATOR_RUN_RECORDS_H_
 #define BALLAST_SERVER_COORDINATOR_RUN_RECORDS_H_
@@ -26,8 +26,11 @@ class RunRecords {
 
   absl::Status PutRun(const RunDefinition& run);
   absl::StatusOr<std::vector<RunDefinition>> LoadRuns() const;  // by name
-  // Every record of the run.
-  absl::Status DeleteRun(const std::string& run);
+  // Every record of the run. What stays is its generation: a run of the same name begins above it, so that nothing of the old one, on a
+  // server that was away or in a worker, can be taken for the new one's.
+  absl::Status DeleteRun(const std::string& run, uint64_t generation);
+  // Of the next run of this name: 1, when there was none.
+  absl::StatusOr<uint64_t> NextGeneration(const std::string& run) const;
 
   absl::Status PutManifest(const Manifest& manifest);
   absl::StatusOr<std::vector<Manifest>> LoadManifests(const std::string& run) const;  // oldest first

@@ -80,6 +80,7 @@ absl::Status Runner::Recover() {
   }
   RunAndWait([this] {
     recovered_ = true;
+    for (uint32_t s = 1; s < options_.servers; ++s) TellRuns(s);
     TellWorkers();
   });
   return absl::OkStatus();
@@ -156,6 +157,13 @@ void Runner::Drain(absl::Duration limit) {
   RunAndWait([this] { drained_ = nullptr; });
 }
 
+void Runner::AbandonDrain() {
+  mailbox_.Post([this] {
+    drain_waits_.clear();
+    CheckDrained();
+  });
+}
+
 // A run that lost a shard cannot finish its checkpoint: it is not waited for. The log has everything.
 void Runner::CheckDrained() {
   std::erase_if(drain_waits_, [this](uint64_t id) {
@@ -207,6 +215,19 @@ void Runner::TellWorkers() {
     }
   }
   workers_.Tell(followers_.Describe(), serve);
+}
+
+// What a server holds beside these runs it deletes, so the list must be whole: never before every run is recovered, and with those whose
+// removal a crash of this server would still undo.
+void Runner::TellRuns(uint32_t follower) {
+  v1::ShardDown message;
+  v1::ShardDown::Runs* const runs = message.mutable_runs();
+  for (const auto& [name, host] : hosts_) runs->add_run(name);
+  for (const auto& [name, waiting] : creating_) runs->add_run(name);
+  for (const auto& [name, gone] : deleting_) {
+    if (!gone) runs->add_run(name);
+  }
+  followers_.Send(follower, std::move(message));
 }
 
 // ---- looking up ----
@@ -379,6 +400,7 @@ void Runner::OpenFollow(StreamId stream, const std::shared_ptr<Peer<v1::ShardDow
     *message.mutable_open_run()->mutable_run() = ToProto(host->run());
     peer->Send(std::move(message));
   }
+  if (recovered_) TellRuns(open.index());
   TellWorkers();
 }
 

@@ -59,6 +59,8 @@ class Runner {
   absl::Status Recover();
   // Refuses what is new, closes the sessions, takes a checkpoint of each run that needs one and can have one. Blocks at most `limit`.
   void Drain(absl::Duration limit);
+  // Any thread: a Drain does not wait any longer, because nothing can be written any more.
+  void AbandonDrain();
   // Answers every pending call with Unavailable, so that the gRPC server can shut down. Idempotent.
   void FailPending();
   // Ends the threads. The streams must have ended (the gRPC server is down); the shards must still be there.
@@ -92,6 +94,7 @@ class Runner {
 
   void Tick();
   void TellWorkers();
+  void TellRuns(uint32_t follower);
   void CheckDrained();
 
   RunHost* Find(const std::string& run);
@@ -102,9 +105,9 @@ class Runner {
   bool CheckHello(const v1::Hello& hello, const std::shared_ptr<Peer<Down>>& peer) const;
 
   void StartCreate(RunSpec spec, Callback<v1::Run> done);
-  absl::Status PrepareCreate(const RunDefinition& run);  // opener thread
+  absl::Status PrepareCreate(RunDefinition* run);  // opener thread; sets the generation
   void FinishCreate(uint64_t id, RunDefinition run, absl::StatusOr<std::shared_ptr<OpenRun>> local, const Callback<v1::Run>& done);
-  void RemoveDeleted(v1::Run run, Callback<v1::Run> done);  // store thread, then opener thread
+  void RemoveDeleted(v1::Run run, Callback<v1::Run> done);  // store thread, mailbox, opener thread
   absl::Status RecoverRun(RunDefinition run);               // Recover's thread
   absl::StatusOr<RunHost*> AddHost(uint64_t id, RunDefinition run, CoordinatorState state, std::shared_ptr<OpenRun> local);
   void OpenWork(StreamId stream, const std::shared_ptr<Peer<v1::WorkDown>>& peer, const v1::WorkUp::Open& open);
@@ -126,7 +129,7 @@ class Runner {
   std::map<std::string, std::unique_ptr<RunHost>> hosts_;
   std::map<StreamId, WorkStream> work_streams_;
   std::map<std::string, std::vector<std::function<void()>>> creating_;  // by name: calls that came meanwhile
-  std::set<std::string> deleting_;
+  std::map<std::string, bool> deleting_;                                // by name: whether its records are gone for good
   bool recovered_ = false;
   bool draining_ = false;
   std::set<uint64_t> drain_waits_;  // hosts whose last checkpoint is not there yet

@@ -79,14 +79,14 @@ void Runner::StartCreate(RunSpec spec, Callback<v1::Run> done) {
   creating_[spec.name];
   opener_thread_.Post([this, run = RunDefinition{std::move(spec), 1, *std::move(layout)}, done = std::move(done)]() mutable {
     const uint64_t id = ++last_host_;
-    const absl::Status prepared = PrepareCreate(run);
+    const absl::Status prepared = PrepareCreate(&run);
     absl::StatusOr<std::shared_ptr<OpenRun>> local = nullptr;
     if (prepared.ok()) {
       local = opener_->Open(run, MakeLocalEvents(&context_, id));
     } else {
       local = prepared;
     }
-    if (!local.ok()) (void)records_.DeleteRun(run.spec.name);  // nothing of a run that was not created
+    if (prepared.ok() && !local.ok()) (void)records_.DeleteRun(run.spec.name, run.generation);  // nothing of a run that was not created
     mailbox_.Post([this, id, run = std::move(run), local = std::move(local), done = std::move(done)]() mutable {
       FinishCreate(id, std::move(run), std::move(local), done);
     });
@@ -94,27 +94,29 @@ void Runner::StartCreate(RunSpec spec, Callback<v1::Run> done) {
 }
 
 // The record is stored before anything else exists: a crash from here on leaves a run that recovery completes.
-absl::Status Runner::PrepareCreate(const RunDefinition& run) {
-  if (absl::Status disk = opener_->CheckDisk(); !disk.ok()) return disk;
-  const std::pair<absl::string_view, const std::string*> artifacts[] = {{"the model", &run.spec.model_sha256},
-                                                                        {"the initial weights", &run.spec.init.weights_sha256}};
+absl::Status Runner::PrepareCreate(RunDefinition* run) {
+  if (absl::Status disk = opener_->CheckDisk(0); !disk.ok()) return disk;
+  const std::pair<absl::string_view, const std::string*> artifacts[] = {{"the model", &run->spec.model_sha256},
+                                                                        {"the initial weights", &run->spec.init.weights_sha256}};
   for (const auto& [what, sha256] : artifacts) {
     if (sha256->empty()) continue;
     const auto has = options_.has_artifact(*sha256);
     if (!has.ok()) return has.status();
     if (!*has) return NoArtifact(what, *sha256);
   }
-  if (!run.spec.init.run.empty() && run.spec.init.version != 0) {
-    auto manifests = records_.LoadManifests(run.spec.init.run);
+  if (const InitSpec& init = run->spec.init; !init.run.empty() && init.version != 0) {
+    auto manifests = records_.LoadManifests(init.run);
     if (!manifests.ok()) return manifests.status();
-    const auto same = [&](const Manifest& manifest) { return manifest.version == run.spec.init.version; };
+    const auto same = [&](const Manifest& manifest) { return manifest.version == init.version; };
     if (std::none_of(manifests->begin(), manifests->end(), same)) {
-      return WithReason(
-          absl::NotFoundError(absl::StrCat("init: run \"", run.spec.init.run, "\" has no checkpoint of version ", run.spec.init.version)),
-          "NO_MANIFEST");
+      return WithReason(absl::NotFoundError(absl::StrCat("init: run \"", init.run, "\" has no checkpoint of version ", init.version)),
+                        "NO_MANIFEST");
     }
   }
-  return records_.PutRun(run);
+  const auto generation = records_.NextGeneration(run->spec.name);
+  if (!generation.ok()) return generation.status();
+  run->generation = *generation;
+  return records_.PutRun(*run);
 }
 
 void Runner::FinishCreate(uint64_t id, RunDefinition run, absl::StatusOr<std::shared_ptr<OpenRun>> local, const Callback<v1::Run>& done) {
@@ -171,34 +173,33 @@ void Runner::DeleteRun(v1::RunRef ref, Callback<v1::Run> done) {
   mailbox_.Post([this, ref = std::move(ref), done = std::move(done)] {
     auto found = FindOrError(ref.run());
     if (!found.ok()) return done(found.status());
-    if (!followers_.AllConnected()) {
-      return done(
-          WithReason(absl::UnavailableError(absl::StrCat(followers_.FirstMissing(),
-                                                         " is not connected and could not free its disk; remove the run when it is back")),
-                     "SERVER_MISSING"));
-    }
     RunHost* const host = *found;
     host->core().Stop("the run was removed", MonotonicMs());
     host->Flush();
     host->FailPending(WithReason(absl::AbortedError(absl::StrCat("run \"", ref.run(), "\" was removed")), "NO_RUN"));
     v1::Run run = host->Describe(false, false);
+    run.set_reason(followers_.AllConnected() ? "" : absl::StrCat(followers_.FirstMissing(), " is away: it frees its disk when it is back"));
     hosts_.erase(ref.run());
     metrics_->SetRuns(hosts_.size());
-    v1::ShardDown close;
-    close.mutable_close_run()->set_run(ref.run());
-    close.mutable_close_run()->set_remove(true);
-    for (uint32_t s = 1; s < options_.servers; ++s) followers_.Send(s, close);
-    deleting_.insert(ref.run());
+    deleting_[ref.run()] = false;
     TellWorkers();
     // After the puts of this run that are on their way.
     store_thread_.Post([this, run = std::move(run), done]() mutable { RemoveDeleted(std::move(run), std::move(done)); });
   });
 }
 
+// The other servers hear of it only when no crash of this one can bring the run back: it could not go on without their shards.
 void Runner::RemoveDeleted(v1::Run run, Callback<v1::Run> done) {
   const std::string name = run.spec().name();
-  const absl::Status deleted = records_.DeleteRun(name);
-  if (!deleted.ok()) options_.fatal(deleted);
+  const absl::Status deleted = records_.DeleteRun(name, run.generation());
+  if (!deleted.ok()) return options_.fatal(deleted);
+  mailbox_.Post([this, name] {
+    deleting_[name] = true;
+    v1::ShardDown close;
+    close.mutable_close_run()->set_run(name);
+    close.mutable_close_run()->set_remove(true);
+    for (uint32_t s = 1; s < options_.servers; ++s) followers_.Send(s, close);
+  });
   opener_thread_.Post([this, name, run = std::move(run), done = std::move(done)]() mutable {
     const absl::Status removed = opener_->Remove(name);
     mailbox_.Post([this, name, removed, run = std::move(run), done = std::move(done)]() mutable {

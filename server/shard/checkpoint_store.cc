@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/codec/codec.h"
@@ -198,13 +199,17 @@ absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, c
   return encoding;
 }
 
-absl::Status PutLogBegun(Store& store, const std::string& run) { return store.Put(LogKey(run), "1"); }
+absl::Status PutLogBegun(Store& store, const std::string& run, uint64_t generation) {
+  return store.Put(LogKey(run), absl::StrCat(generation));
+}
 
-absl::StatusOr<bool> WasLogBegun(Store& store, const std::string& run) {
-  absl::StatusOr<std::string> value = store.Get(LogKey(run));
-  if (value.ok()) return true;
-  if (absl::IsNotFound(value.status())) return false;
-  return value.status();
+absl::StatusOr<uint64_t> LoggedGeneration(Store& store, const std::string& run) {
+  const absl::StatusOr<std::string> value = store.Get(LogKey(run));
+  if (absl::IsNotFound(value.status())) return 0;
+  if (!value.ok()) return value.status();
+  uint64_t generation = 0;
+  if (!absl::SimpleAtoi(*value, &generation)) return absl::DataLossError(absl::StrCat("the record ", LogKey(run), " is damaged"));
+  return generation;
 }
 
 absl::Status DeleteShardRecords(Store& store, const std::string& run) { return store.DeletePrefix(RunPrefix(run)); }

@@ -48,9 +48,8 @@ absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& r
 absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks,
                                                                  bool slots, absl::Span<const uint32_t> tensors);
 
-// Whether the run's log was begun on this server: an empty directory is then a loss, not a beginning.
-absl::Status PutLogBegun(Store& store, const std::string& run);
-absl::StatusOr<bool> WasLogBegun(Store& store, const std::string& run);
+// The log of the run was begun on this server: an empty directory is then a loss, not a beginning.
+absl::Status PutLogBegun(Store& store, const std::string& run, uint64_t generation);
 
 }  // namespace ballast
 

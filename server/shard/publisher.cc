@@ -11,19 +11,20 @@ uint64_t Publisher::Pull(uint64_t min_version, Codec codec, Ready ready) {
   min_version = std::max<uint64_t>(min_version, 1);
   std::shared_ptr<const Encoding> encoding;
   uint64_t id = 0;
-  bool wake = false;
+  bool answer = true, wake = false;
   {
     absl::MutexLock lock(&mu_);
     const auto it = encodings_.find(codec);
     if (version_ >= min_version && it != encodings_.end()) {
       encoding = it->second;
-    } else {
+    } else if (!closed_) {
+      answer = false;
       id = next_id_++;
       parked_[id] = {min_version, codec, std::move(ready)};
       wake = version_ >= min_version;
     }
   }
-  if (encoding != nullptr) ready(std::move(encoding));
+  if (answer) ready(std::move(encoding));
   if (wake) wake_();
   return id;
 }
@@ -31,6 +32,16 @@ uint64_t Publisher::Pull(uint64_t min_version, Codec codec, Ready ready) {
 void Publisher::Cancel(uint64_t id) {
   absl::MutexLock lock(&mu_);
   parked_.erase(id);
+}
+
+void Publisher::Close() {
+  std::map<uint64_t, Parked> parked;
+  {
+    absl::MutexLock lock(&mu_);
+    closed_ = true;
+    parked.swap(parked_);
+  }
+  for (const auto& [id, pull] : parked) pull.ready(nullptr);
 }
 
 void Publisher::Serve(uint64_t version, absl::FunctionRef<std::shared_ptr<const Encoding>(Codec)> encode) {

@@ -57,5 +57,19 @@ TEST(PublisherTest, CancelledPullIsNeverAnswered) {
   publisher.Serve(1, [](Codec) { return Made(1); });
 }
 
+TEST(PublisherTest, WhoeverWaitsHearsThatItCloses) {
+  Publisher publisher([] {});
+  int answers = 0;
+  const auto closed = [&](std::shared_ptr<const Encoding> e) {
+    EXPECT_EQ(e, nullptr);
+    ++answers;
+  };
+  EXPECT_NE(publisher.Pull(1, Codec::kFp32, closed), 0u);
+  publisher.Close();
+  EXPECT_EQ(answers, 1);
+  EXPECT_EQ(publisher.Pull(1, Codec::kFp32, closed), 0u);
+  EXPECT_EQ(answers, 2);
+}
+
 }  // namespace
 }  // namespace ballast

@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -91,7 +92,9 @@ TEST(PushTest, NonFiniteNeverEnters) {
       ASSERT_TRUE(t.Open().ok());
       const auto floats = [&](const Block& block) { return std::vector<float>(block.count, block.tensor == 1 ? bad : 1.0f); };
       const auto ints = [&](const Block& block) { return std::vector<int64_t>(block.count, 1); };
-      EXPECT_EQ(t.Push(t.Chunks({1, 1}, floats, ints, false, {}, 100)).error, "NONFINITE");
+      const PushResult refused = t.Push(t.Chunks({1, 1}, floats, ints, false, {}, 100));
+      EXPECT_EQ(refused.error, "NONFINITE");
+      EXPECT_EQ(refused.detail.find("NONFINITE"), std::string::npos) << refused.detail;  // not said twice
       EXPECT_TRUE(t.shard->Position().undecided.empty());
       EXPECT_EQ(t.PushSeeded({1, 2}, 2).error, "");
       t.Close();
@@ -159,6 +162,26 @@ TEST(PushTest, SessionHoldsOnlySoManyUndecidedContributions) {
   EXPECT_EQ(t.PushSeeded({2, 1}, 1).error, "");  // another session is not concerned
 }
 
+// Refusals are not in the log. What came before them is, and must not stand in the way of what came after.
+TEST(PushTest, RefusedContributionsTakeNoRoomFromOthersAtReplay) {
+  TestShard t(TestSpec());
+  ASSERT_TRUE(t.Open().ok());
+  for (uint64_t counter = 1; counter <= kInFlightMax + 5; ++counter) {
+    std::vector<PushedChunk> chunks = t.SeededChunks({1, counter}, counter);
+    ASSERT_GE(chunks.size(), 2u);
+    chunks.back().payload[0] ^= 1;  // those before it are logged
+    EXPECT_EQ(t.Push(std::move(chunks)).error, "BAD_CHECKSUM");
+  }
+  const Uid good{1, kInFlightMax + 6};
+  EXPECT_EQ(t.PushSeeded(good, 1, /*exact=*/true).error, "");
+  ASSERT_TRUE(t.Decide(DecisionKind::kInit, {good}));
+  const uint64_t hash = t.Hash();
+  t.Close();
+  const absl::Status reopened = t.Open();
+  ASSERT_TRUE(reopened.ok()) << reopened;
+  EXPECT_EQ(t.Hash(), hash);
+}
+
 TEST(PushTest, ClosedSessionsAreForgottenAndRefused) {
   TestShard t(TestSpec());
   ASSERT_TRUE(t.Open().ok());
@@ -201,6 +224,35 @@ TEST(PushTest, FullQueueLeavesTheChunkWithTheCaller) {
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(chunks[1].payload, payload);
   leave.Notify();
+}
+
+TEST(PushTest, EveryoneWhoWaitsIsAnsweredWhenTheShardCloses) {
+  TestShard t(TestSpec());
+  ASSERT_TRUE(t.Open().ok());
+  ASSERT_NO_FATAL_FAILURE(t.Train(1));
+  absl::Notification entered, leave;
+  t.shard->Pull(3, Codec::kInt8, [&](std::shared_ptr<const Encoding>) {
+    entered.Notify();
+    leave.WaitForNotification();
+  });
+  bool pull_ended = false;
+  t.shard->Pull(99, Codec::kFp32, [&](std::shared_ptr<const Encoding> e) { pull_ended = e == nullptr; });
+  const Uid uid{1, t.next_counter};
+  EXPECT_EQ(t.PushSeeded(uid, 9).error, "");
+  auto step = std::make_shared<const Decision>(t.Make(DecisionKind::kStep, {uid}));
+  t.shard->AppendDecision(step);
+  t.shard->Deliver(step);
+  entered.WaitForNotification();  // the owner is held, so the push stays in the queue
+  std::vector<std::string> errors;
+  for (PushedChunk& chunk : t.SeededChunks({2, 1}, 1)) {
+    ASSERT_TRUE(t.shard->Push(std::move(chunk), [&](const PushResult& r) { errors.push_back(r.error); }).ok());
+  }
+  std::thread closer([&] { t.Close(); });
+  leave.Notify();
+  closer.join();
+  EXPECT_TRUE(pull_ended);
+  ASSERT_EQ(errors.size(), 1u);  // "STOPPED", or the receipt when the owner came to it first
+  EXPECT_TRUE(errors[0].empty() || errors[0] == "STOPPED") << errors[0];
 }
 
 }  // namespace

@@ -87,9 +87,9 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
     return absl::DataLossError(absl::StrCat("the log in ", dir, " ends at decision ", replica.replayed_index(), ", but decision ",
                                             promised_index, " was made: acknowledged data is lost"));
   }
-  absl::StatusOr<bool> begun = WasLogBegun(store, name);
+  const absl::StatusOr<uint64_t> begun = LoggedGeneration(store, name);
   if (!begun.ok()) return begun.status();
-  if (*begun && end->tail_segment == 0) {
+  if (*begun != 0 && end->tail_segment == 0) {
     return absl::DataLossError(
         absl::StrCat("the log of run ", name, " was begun in ", dir, ", but there is none: acknowledged data is lost"));
   }

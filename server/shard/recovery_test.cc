@@ -191,9 +191,15 @@ TEST(RecoveryTest, DiskBelowTheReserveIsReported) {
   TestShard t(TestSpec());
   t.options.disk_reserve_bytes = uint64_t{1} << 60;
   ASSERT_TRUE(t.Open().ok());
+  {
+    absl::MutexLock lock(&t.events.mu);
+    const auto said = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(t.events.mu) { return !t.events.disk.empty(); };
+    t.events.mu.Await(absl::Condition(&said));
+  }
+  t.shard->ReportAgain();  // a coordinator that connects later must hear of it too
   t.Close();
   absl::MutexLock lock(&t.events.mu);
-  EXPECT_EQ(t.events.disk, (std::vector<bool>{true}));
+  EXPECT_EQ(t.events.disk, (std::vector<bool>{true, true}));
 }
 
 }  // namespace

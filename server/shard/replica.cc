@@ -113,7 +113,7 @@ absl::Status Replica::ReplayContribution(const LogPosition& at, absl::string_vie
   if (!parsed.ok()) return absl::DataLossError(parsed.status().message());
   const Uid uid{parsed->head.session, parsed->head.uid};
   // Bytes that the live shard logged and then dropped, because a decision that stands before them closed their session, end here too.
-  const absl::StatusOr<Staging::Verdict> verdict = staging_.Offer(uid, parsed->head.index, parsed->payload_bytes);
+  const absl::StatusOr<Staging::Verdict> verdict = staging_.Offer(uid, parsed->head.index, parsed->payload_bytes, /*untrusted=*/false);
   if (!verdict.ok() || *verdict != Staging::Verdict::kTake) return absl::OkStatus();
   const absl::string_view payload = body.substr(parsed->head_bytes);
   absl::StatusOr<CheckedChunk> chunk = staging_.Check(body.substr(0, parsed->head_bytes), payload, /*untrusted=*/false);

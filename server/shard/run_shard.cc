@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "core/record/chunk.h"
@@ -55,6 +56,7 @@ class RunShardImpl : public RunShard {
       stop_ = true;
     }
     if (thread_.joinable()) thread_.join();
+    publisher_.Close();
     checkpointer_.reset();  // may wait for the log
     log_.reset();           // syncs; its callbacks may still come
     if (metrics_ != nullptr) {
@@ -133,6 +135,8 @@ class RunShardImpl : public RunShard {
       }
       if (!checkpoints_.empty()) events_->OnCheckpointed(checkpoints_.rbegin()->first, checkpoints_.rbegin()->second.digest);
     });
+    absl::MutexLock lock(&disk_mu_);
+    events_->OnDisk(disk_low_, disk_reason_);
   }
 
   uint64_t Pull(uint64_t min_version, Codec codec, std::function<void(std::shared_ptr<const Encoding>)> ready) override {
@@ -182,6 +186,7 @@ class RunShardImpl : public RunShard {
     done.WaitForNotification();
   }
   void Run();
+  void RefuseRest();
   void Fail(const absl::Status& status);
 
   // ---- owner
@@ -207,12 +212,16 @@ class RunShardImpl : public RunShard {
   // Owner.
   std::unique_ptr<Replica> replica_;
   std::map<uint64_t, CheckpointMeta> checkpoints_;  // finished, by version
+  bool closing_ = false;
 
   std::unique_ptr<SegmentLog> log_;
   absl::Mutex append_mu_;  // decisions enter log and index in the same order; taken by the coordinator's thread (shard 0) or the owner
   DecisionIndex decisions_;
   Publisher publisher_;
   std::unique_ptr<Checkpointer> checkpointer_;
+  absl::Mutex disk_mu_;  // held while the event is given, so that the last one is the newest
+  bool disk_low_ ABSL_GUARDED_BY(disk_mu_) = false;
+  std::string disk_reason_ ABSL_GUARDED_BY(disk_mu_);
   std::atomic<int64_t> debt_{0};  // bytes of log that a restart would read
 
   absl::Mutex mu_;
@@ -251,7 +260,12 @@ SegmentLogOptions RunShardImpl::MakeLogOptions(std::string run_record) {
   o.disk_reserve_bytes = options_.disk_reserve_bytes;
   o.retain_all = options_.retain_all;
   o.on_failed = [this](const absl::Status& s) { Fail(s); };
-  o.on_disk = [this](bool low, const std::string& reason) { events_->OnDisk(low, reason); };
+  o.on_disk = [this](bool low, const std::string& reason) {
+    absl::MutexLock lock(&disk_mu_);
+    disk_low_ = low;
+    disk_reason_ = reason;
+    events_->OnDisk(low, reason);
+  };
   o.on_group = [this](uint64_t bytes, double sync_seconds) {
     debt_ += static_cast<int64_t>(bytes);
     if (metrics_ == nullptr) return;
@@ -286,7 +300,7 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
   absl::StatusOr<std::unique_ptr<SegmentLog>> log = SegmentLog::Open(MakeLogOptions(EncodeRunRecord(record)), recovered->log);
   if (!log.ok()) return log.status();
   log_ = *std::move(log);
-  if (absl::Status s = PutLogBegun(*store_, replica_->blocks().spec().name); !s.ok()) return s;
+  if (absl::Status s = PutLogBegun(*store_, replica_->blocks().spec().name, replica_->blocks().generation()); !s.ok()) return s;
   const ReplicaPosition& position = replica_->position();
   LogInfo("run recovered", {{"run", replica_->blocks().spec().name},
                             {"shard", absl::StrCat(options_.shard)},
@@ -309,7 +323,7 @@ void RunShardImpl::Run() {
       absl::MutexLock lock(&mu_);
       const auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || !queue_.empty() || !pushes_.empty() || room_; };
       mu_.Await(absl::Condition(&work));
-      if (stop_) return;
+      if (stop_) break;
       room_ = false;  // before PayOne: room that comes while it runs must not be forgotten
       std::deque<Task>& next = queue_.empty() ? pushes_ : queue_;
       if (!next.empty()) {
@@ -323,6 +337,18 @@ void RunShardImpl::Run() {
     absl::MutexLock lock(&mu_);
     room_ = true;
   }
+  RefuseRest();
+}
+
+// Whoever waits for an answer gets one: the far end of a stream would wait for ever.
+void RunShardImpl::RefuseRest() {
+  closing_ = true;
+  std::deque<Task> rest;
+  {
+    absl::MutexLock lock(&mu_);
+    rest.swap(pushes_);
+  }
+  for (const Task& task : rest) task();
 }
 
 void RunShardImpl::Fail(const absl::Status& status) {
@@ -334,12 +360,12 @@ void RunShardImpl::Fail(const absl::Status& status) {
 // ---- push ----
 
 void RunShardImpl::HandleChunk(PushedChunk& chunk, const std::function<void(const PushResult&)>& done) {
-  if (failed_) {
+  if (failed_ || closing_) {
     if (chunk.last) RefusePush(chunk.uid, absl::UnavailableError("STOPPED: the server is stopping"), done);
     return;
   }
   Staging& staging = replica_->staging();
-  const absl::StatusOr<Staging::Verdict> verdict = staging.Offer(chunk.uid, chunk.index, chunk.payload.size());
+  const absl::StatusOr<Staging::Verdict> verdict = staging.Offer(chunk.uid, chunk.index, chunk.payload.size(), /*untrusted=*/true);
   if (!verdict.ok()) {
     if (chunk.uid.session < staging.closed_below() && !chunk.last) return;  // one answer, at its last chunk
     return RefusePush(chunk.uid, verdict.status(), done);
@@ -393,9 +419,8 @@ void RunShardImpl::AnswerHeld(Uid uid, const std::function<void(const PushResult
 void RunShardImpl::RefusePush(Uid uid, const absl::Status& why, const std::function<void(const PushResult&)>& done) {
   replica_->staging().Refuse(uid);
   if (metrics_ != nullptr) metrics_->PushRefused();
-  const absl::string_view text = why.message();
-  PushResult result{uid, options_.incarnation, 0, 0, std::string(text.substr(0, text.find_first_of(": "))), std::string(text)};
-  done(result);
+  const std::pair<std::string, std::string> name_and_detail = absl::StrSplit(why.message(), absl::MaxSplits(": ", 1));
+  done({uid, options_.incarnation, 0, 0, name_and_detail.first, name_and_detail.second});
 }
 
 // ---- decisions ----

@@ -108,8 +108,9 @@ class RunShard {
   // as it was; push it again later): ResourceExhausted at queue_bytes_max.
   virtual absl::Status Push(PushedChunk&& chunk, std::function<void(const PushResult&)> done) = 0;
 
-  // Says again what a coordinator that (re)connected cannot know: OnOwnLog of each complete undecided contribution (shard 0) and
-  // OnCheckpointed of the newest checkpoint that is finished here. Call it after the position was handed over; harmless when repeated.
+  // Says again what a coordinator that (re)connected cannot know: OnOwnLog of each complete undecided contribution (shard 0),
+  // OnCheckpointed of the newest checkpoint that is finished here, OnDisk as it is. Call it after the position was handed over; harmless
+  // when repeated.
   virtual void ReportAgain() = 0;
 
   // ---- decisions
@@ -119,7 +120,7 @@ class RunShard {
   virtual void OnManifestCommitted(ManifestCommitted manifest) = 0;  // cuts the log, drops old checkpoints
 
   // ---- pull. Any thread. `ready` is called once, from the caller's or the owner thread, when a version >= min_version is published.
-  // Cancel with the returned id when the reader goes away (0: `ready` was called already).
+  // Null: the shard is closed first. Cancel with the returned id when the reader goes away (0: `ready` was called already).
   virtual uint64_t Pull(uint64_t min_version, Codec codec, std::function<void(std::shared_ptr<const Encoding>)> ready) = 0;
   virtual void CancelPull(uint64_t id) = 0;
   // Values of a committed checkpoint, fp32 and I64, with optimizer slots if asked. Reads the store: not for the I/O thread.
@@ -129,6 +130,8 @@ class RunShard {
   virtual uint64_t StateHash(uint64_t* version) = 0;  // blocks until the owner answers
 };
 
+// Generation of the run whose log was begun on this server; 0: none was.
+absl::StatusOr<uint64_t> LoggedGeneration(Store& store, const std::string& run);
 // All that the shards of a deleted run left in the store, synced. The log directory is the caller's to remove, after this.
 absl::Status DeleteShardRecords(Store& store, const std::string& run);
 

@@ -30,7 +30,7 @@ Contribution* Staging::FindAny(Uid uid) const {
   return it == session->second.contributions.end() ? nullptr : it->second.get();
 }
 
-absl::StatusOr<Staging::Verdict> Staging::Offer(Uid uid, uint32_t index, uint64_t bytes) {
+absl::StatusOr<Staging::Verdict> Staging::Offer(Uid uid, uint32_t index, uint64_t bytes, bool untrusted) {
   if (uid.session < closed_below_) return Refusal("SESSION_CLOSED", absl::StrCat("session ", uid.session, " was closed"));
   if (FindDecided(uid).has_value()) return Verdict::kHeld;
   Contribution* held = FindAny(uid);
@@ -45,6 +45,7 @@ absl::StatusOr<Staging::Verdict> Staging::Offer(Uid uid, uint32_t index, uint64_
     if (index != expected) return Refusal("OUT_OF_ORDER", absl::StrCat("chunk ", index, " where ", expected, " was expected"));
   }
   if (held != nullptr && index == 0) Drop(session, session.contributions.find(uid.counter));
+  if (!untrusted) return Verdict::kTake;
   if (index == 0 && session.contributions.size() >= kStagedPerSession) {
     return Refusal("TOO_LARGE",
                    absl::StrCat("session ", uid.session, " has ", session.contributions.size(), " undecided contributions already"));

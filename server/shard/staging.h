@@ -72,8 +72,9 @@ class Staging {
     kHeld,    // the contribution is complete here (or decided): drop the bytes, answer at the last chunk
     kIgnore,  // belongs to a contribution that was refused: drop it silently
   };
-  // Cheap checks of order and limits, before the bytes are looked at. An index 0 begins the contribution again.
-  absl::StatusOr<Verdict> Offer(Uid uid, uint32_t index, uint64_t bytes);
+  // Cheap checks of order and, for what is new (`untrusted`), of limits, before the bytes are looked at. An index 0 begins the contribution
+  // again. What comes from the log was within the limits when it was taken: refusals, which gave room again, are not in the log.
+  absl::StatusOr<Verdict> Offer(Uid uid, uint32_t index, uint64_t bytes, bool untrusted);
   // Everything that can be said about the bytes: the run, the blocks, the codecs; with `untrusted` also checksums and finite values (the
   // log has its own checksum, and nothing else ever enters it).
   absl::StatusOr<CheckedChunk> Check(absl::string_view head, absl::string_view payload, bool untrusted) const;

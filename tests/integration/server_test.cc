@@ -337,6 +337,67 @@ TEST_P(ServerTest, DeletedRunFreesItsDiskAndItsName) {
   EXPECT_EQ(Step(session, 0), 2u);
 }
 
+// The other servers may be away while a run is removed: they clear up when they are back, also when its name is in use again by then.
+TEST_P(ServerTest, RunIsRemovedFromAServerThatIsAway) {
+  const uint32_t last = GetParam() - 1;
+  if (last == 0) GTEST_SKIP() << "server 0 answers";
+  for (const std::string name : {"gone", "again"}) {
+    ASSERT_NO_FATAL_FAILURE(Begin(name));
+    RawSession session(cluster_, name);
+    Initialise(session);
+    EXPECT_EQ(Step(session, 0), 2u);
+  }
+  cluster_.Crash(last);
+  v1::Run run;
+  for (const std::string name : {"gone", "again"}) {
+    v1::RunRef ref;
+    ref.set_run(name);
+    const grpc::Status deleted = cluster_.Control()->DeleteRun(Call().get(), ref, &run);
+    ASSERT_TRUE(deleted.ok()) << deleted.error_message();
+    EXPECT_NE(run.reason().find("server 1 is away"), std::string::npos) << run.reason();
+  }
+  ASSERT_NO_FATAL_FAILURE(Begin("again"));
+  EXPECT_EQ(Show("again").generation(), 2u);
+  EXPECT_TRUE(std::filesystem::exists(cluster_.dir(last) + "/runs/gone"));
+  cluster_.Start(last);
+  RawSession session(cluster_, "again");
+  ASSERT_TRUE(session.open()) << session.Refusal().error_message();
+  Initialise(session);
+  EXPECT_EQ(Step(session, 0), 2u);
+  ExpectValues(Pull(cluster_, "again", 2), 2);
+  EXPECT_FALSE(std::filesystem::exists(cluster_.dir(last) + "/runs/gone"));
+  for (uint32_t i = GetParam(); i-- > 0;) cluster_.Crash(i);
+  for (uint32_t i = 0; i < GetParam(); ++i) cluster_.Start(i);
+  ExpectValues(Pull(cluster_, "again", 2), 2);
+  EXPECT_EQ(Show("again").generation(), 2u);
+}
+
+// A reader that waits for a version that never comes hears of the removal.
+TEST_P(ServerTest, ParkedPullEndsWithItsRun) {
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
+  RawSession session(cluster_, "r");
+  Initialise(session);
+  const uint32_t server = GetParam() - 1;
+  auto stub = cluster_.Shard(server);
+  auto call = Call();
+  auto stream = stub->Pull(call.get());
+  v1::Want want;
+  want.set_run("r");
+  want.set_codec(v1::CODEC_FP32);
+  stream->Write(want);
+  v1::Chunk chunk;
+  while (stream->Read(&chunk) && !chunk.last()) continue;
+  want.set_min_version(99);
+  stream->Write(want);
+  v1::RunRef ref;
+  ref.set_run("r");
+  v1::Run run;
+  ASSERT_TRUE(cluster_.Control()->DeleteRun(Call().get(), ref, &run).ok());
+  EXPECT_FALSE(stream->Read(&chunk));
+  const grpc::Status end = stream->Finish();
+  EXPECT_TRUE(end.error_code() == grpc::StatusCode::ABORTED || end.error_code() == grpc::StatusCode::NOT_FOUND) << end.error_message();
+}
+
 TEST_P(ServerTest, StoppedRunStaysStoppedUntilItsNextEpoch) {
   ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
