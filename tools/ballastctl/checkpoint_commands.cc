@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tools/ballastctl/commands.h"
@@ -68,6 +69,7 @@ absl::Status List(Globals& globals, const std::string& name) {
     out.push_back({{"version", m.version()},
                    {"run", m.run()},
                    {"step", m.step()},
+                   {"loss", m.loss() == m.loss() ? Json(m.loss()) : Json(nullptr)},
                    {"bytes", BytesOf(m)},
                    {"created_unix_ms", m.created_unix_ms()},
                    {"healthy", m.healthy()}});
@@ -244,12 +246,13 @@ absl::Status Export(Globals& globals, const std::string& text, const std::string
 }  // namespace
 
 void AddCheckpointCommands(CLI::App& app, Globals& globals) {
+  static constexpr char kWhich[] = "The run; of its checkpoints the newest, or that of VERSION";
   CLI::App* ckpt = app.add_subcommand("ckpt", "Checkpoints");
   ckpt->require_subcommand(1);
   auto name = std::make_shared<std::string>();
   auto add = [&](const char* command, const char* help, const char* argument, absl::Status (*body)(Globals&, const std::string&)) {
     CLI::App* sub = ckpt->add_subcommand(command, help);
-    sub->add_option(argument, *name)->required();
+    sub->add_option(argument, *name, absl::StrContains(argument, '@') ? kWhich : "The run")->required();
     Bind(sub, globals, [name, body, &globals] { return body(globals, *name); });
   };
   add("ls", "List the checkpoints of a run", "RUN", List);
@@ -260,7 +263,7 @@ void AddCheckpointCommands(CLI::App& app, Globals& globals) {
   auto dir = std::make_shared<std::string>();
   auto format = std::make_shared<std::string>("safetensors");
   CLI::App* exported = ckpt->add_subcommand("export", "Write the state dict to files");
-  exported->add_option("RUN[@VERSION]", *name)->required();
+  exported->add_option("RUN[@VERSION]", *name, kWhich)->required();
   exported->add_option("-o,--output", *dir, "Folder to write into")->required();
   exported->add_option("--format", *format, "File format")->capture_default_str()->check(CLI::IsMember({"safetensors"}));
   // `format` is captured only so that it lives as long as the option that writes to it.

@@ -214,7 +214,7 @@ absl::Status DevDown(const std::string& given, bool remove) {
   const std::string dir = given.empty() ? DefaultDevDir() : given;
   auto cluster = LoadState(dir);
   if (!cluster.ok()) return cluster.status();
-  auto stop_all = [&](size_t first, size_t last) {  // workers before servers: they hand their grants back
+  auto stop_all = [&](size_t first, size_t last) {
     for (size_t i = first; i < last; ++i) {
       if (cluster->processes[i].alive) kill(cluster->processes[i].pid, SIGTERM);
     }
@@ -227,8 +227,9 @@ absl::Status DevDown(const std::string& given, bool remove) {
   };
   size_t servers = 0;
   while (servers < cluster->processes.size() && absl::StartsWith(cluster->processes[servers].name, "server-")) ++servers;
-  stop_all(servers, cluster->processes.size());
-  stop_all(0, servers);
+  stop_all(servers, cluster->processes.size());  // workers first: they hand their grants back
+  stop_all(0, 1);                                // then server 0, whose last checkpoint needs the others
+  stop_all(1, servers);
   std::error_code error;
   if (remove) {
     for (const DevProcess& p : cluster->processes) fs::remove_all(fs::path(dir) / p.name, error);

@@ -62,7 +62,13 @@ void AddDevCommands(CLI::App& app, Globals& globals) {
   CLI::App* down = dev->add_subcommand("down", "Stop it; data and logs stay");
   down->add_option("--dir", *dir, "Folder given to dev up");
   down->add_flag("--rm", *remove, "Also remove its data and logs");
-  Bind(down, globals, [dir, remove] { return DevDown(*dir, *remove); });
+  Bind(down, globals, [dir, remove, &globals] {
+    const absl::Status stopped = DevDown(*dir, *remove);
+    if (stopped.ok() && globals.json) {
+      std::printf("%s\n", Json{{"dir", dir->empty() ? DefaultDevDir() : *dir}, {"removed", *remove}}.dump().c_str());
+    }
+    return stopped;
+  });
 
   CLI::App* status = dev->add_subcommand("status", "Which of its processes run");
   status->add_option("--dir", *dir, "Folder given to dev up");

@@ -2,6 +2,8 @@
 
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <vector>
 
 #include "core/status.h"
 
@@ -25,7 +27,7 @@ void Bind(CLI::App* command, Globals& globals, std::function<absl::Status()> bod
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app{"Inspects and operates a Ballast cluster."};
+  CLI::App app{"Inspects and operates a Ballast cluster.", "ballastctl"};
   Globals globals;
   app.set_version_flag("--version", std::string("ballastctl ") + kVersion);
   app.add_option("-s,--server", globals.server, "Address of server 0 (HOST:PORT)")->envname("BALLAST_SERVER");
@@ -40,6 +42,11 @@ int Main(int argc, char** argv) {
   AddCheckpointCommands(app, globals);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& e) {
+    const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+    if (unknown.empty()) return app.exit(e), kExitUsage;
+    std::fprintf(stderr, "ballastctl: there is no command \"%s\" here\nRun with --help for more information.\n", unknown.front().c_str());
+    return kExitUsage;
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? kExitOk : kExitUsage;
   } catch (const std::exception& e) {  // from the JSON or file system libraries: nothing of ours throws

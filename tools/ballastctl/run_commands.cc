@@ -199,7 +199,7 @@ void AddRunCommands(CLI::App& app, Globals& globals) {
   auto steps = std::make_shared<bool>(false);
   auto first = std::make_shared<uint64_t>(0), last = std::make_shared<uint64_t>(0);
   CLI::App* show = run->add_subcommand("show", "One run: rows, loss, epochs, where the time went");
-  show->add_option("RUN", *name)->required();
+  show->add_option("RUN", *name, "Its name: the run_id of train()")->required();
   show->add_flag("--steps", *steps, "Also its decisions, as far as the log is retained: batches and parts of each step");
   show->add_option("--first", *first, "First decision index");
   show->add_option("--last", *last, "Last decision index");
@@ -207,34 +207,41 @@ void AddRunCommands(CLI::App& app, Globals& globals) {
 
   auto reason = std::make_shared<std::string>("stopped by ballastctl");
   CLI::App* stop = run->add_subcommand("stop", "Stop training; train() with the same run_id resumes it");
-  stop->add_option("RUN", *name)->required();
+  stop->add_option("RUN", *name, "Its name: the run_id of train()")->required();
   stop->add_option("--reason", *reason, "Shown to whoever looks at the run");
   Bind(stop, globals, [=, &globals]() -> absl::Status {
     auto client = globals.Connect();
     if (!client.ok()) return client.status();
     auto stopped = client->StopRun(*name, *reason);
     if (!stopped.ok()) return stopped.status();
+    if (globals.json)
+      std::printf("%s\n", Json{{"run", *name}, {"state", StateName(*stopped)}, {"version", stopped->version()}}.dump().c_str());
     Message(absl::StrCat("run ", *name, " is stopped at version ", stopped->version(), "; train() with the same run_id resumes it"));
     return absl::OkStatus();
   });
 
   auto force = std::make_shared<bool>(false);
   CLI::App* rm = run->add_subcommand("rm", "Delete a run: its log and checkpoints on every server");
-  rm->add_option("RUN", *name)->required();
+  rm->add_option("RUN", *name, "Its name: the run_id of train()")->required();
   rm->add_flag("-f,--force", *force, "Do it; without it only say what would go");
   Bind(rm, globals, [=, &globals]() -> absl::Status {
     auto client = globals.Connect();
     if (!client.ok()) return client.status();
     auto found = client->GetRun(*name);
     if (!found.ok()) return found.status();
+    const auto print = [&] {
+      if (globals.json) std::printf("%s\n", Json{{"run", *name}, {"deleted", *force}, {"version", found->version()}}.dump().c_str());
+    };
     if (!*force) {
+      print();
       Message(absl::StrCat("would delete run ", *name, " (version ", found->version(), ", ", HumanCount(found->rows_trained()),
                            " rows trained); repeat with --force"));
       return absl::OkStatus();
     }
     auto deleted = client->DeleteRun(*name);
     if (!deleted.ok()) return deleted.status();
-    Message(absl::StrCat("run ", *name, " is deleted"));
+    print();
+    Message(absl::StrCat("run ", *name, " is deleted", deleted->reason().empty() ? "" : "; ", deleted->reason()));
     return absl::OkStatus();
   });
 }
