@@ -1,6 +1,7 @@
 """Kills servers and workers while they train, again and again, and checks after each kill that nothing that was promised is gone.
 
-    python -m tests.crash.campaign --kills N --seed S [--duration SECONDS] [--codec int8|fp32] [--checkpoints on|off] [--dir DIR]
+    python -m tests.crash.campaign --kills N --seed S [--duration SECONDS] [--codec int8|fp32] [--checkpoints on|off]
+                                    [--log-retain all|needed] [--dir DIR]
 
 A killed server dies by kill -9 from outside, or by its own hand in one of four gaps (server/failpoint.h), so that each is hit for certain.
 After the death of a server, from the log that it left:
@@ -8,6 +9,9 @@ After the death of a server, from the log that it left:
   - on server 0, no version that a feed was told of is missing,
 and after its restart the recovered state has that version and hash, and training goes on. At the end the checkpoint of the live state
 has, on every server, the hash of a replay of the whole log.
+
+With `--log-retain needed` the log is cut as in everyday use, so nothing can be replayed from its beginning. What is checked then: the hash roots
+in the log, by the servers themselves at each start; that server 0 recovers what a feed was told of; and every block of the last checkpoint.
 
 Needs the -mutable test binaries for the gaps. Prints its seed and one line a kill; exit status 1 when a check fails.
 """
@@ -47,7 +51,7 @@ class Death:
     process: str
     how: str  # a gap, or "kill -9"
     acked: int  # highest version that a feed was told of
-    recovered: Optional[int]  # version in the log that a server left; None for a worker
+    recovered: Optional[int]  # version that a server had in its log; None for a worker
     heal_s: float  # restart to the next acknowledgement
 
 
@@ -89,25 +93,29 @@ class Healing:
     process: Process
     how: str
     acked: int
-    left: Optional[State]
+    left: Optional[State]  # in its log; None for a worker, and when the log is cut
+    least: Optional[int]  # version that a server must recover; None for a worker
     started: float
     acks: int  # acknowledgements when it was started
 
     def recovered_as_left(self) -> bool:
         """A server logs what it recovered: the version and the hash that it left. False: it has not said so yet."""
-        if self.left is None:
+        if self.least is None:
             return True
         recovered = _last_recovery(self.process)
-        assert recovered in (None, self.left), f"{self.process.name} recovered {recovered}, its log holds {self.left}"
+        assert self.left is None or recovered in (None, self.left), f"{self.process.name} recovered {recovered}, its log holds {self.left}"
+        assert recovered is None or recovered.version >= self.least, f"{self.process.name} recovered {recovered}, feeds were told of version {self.least}"
         return recovered is not None
 
 
 class Campaign:
-    def __init__(self, directory: Path, seed: int, codec: str, checkpoints: bool, report: Any = print) -> None:
+    def __init__(self, directory: Path, seed: int, codec: str, checkpoints: bool, report: Any = print, whole_log: bool = True) -> None:
         self.random = random.Random(seed)
         self.report = report
         self.deaths: list[Death] = []
-        self.cluster = Cluster(directory / "cluster", servers=2, workers=2, server_flags=("--log-retain", "all"), server_binary=SERVER_BINARY)
+        self.whole_log = whole_log
+        flags = ("--log-retain", "all") if whole_log else ()
+        self.cluster = Cluster(directory / "cluster", servers=2, workers=2, server_flags=flags, server_binary=SERVER_BINARY)
         self.model = export_mlp(directory / "mlp.pt")
         self.options = options(
             batch_rows=16, step_rows=64, partitions=PARTITIONS, codec=codec, reduction="mean", checkpoint_versions=25 if checkpoints else 0, lease_s=10.0
@@ -194,11 +202,13 @@ class Campaign:
         if before is not None:  # it died again before anybody was acknowledged
             self._healed(before)
         acked = self.job.acks.last_version
-        left = self._check_log(process, acked) if process in self.cluster.servers else None
+        is_server = process in self.cluster.servers
+        left = self._check_log(process, acked) if is_server and self.whole_log else None
+        least = None if not is_server else acked if process is self.cluster.servers[0] else 0
         if self.gaps[process.name]:
             self.armed[process.name] = self.gaps[process.name].pop(0)
         self._arm(process)
-        self.healing[process.name] = Healing(process, how, acked, left, time.monotonic(), self.job.acks.count())
+        self.healing[process.name] = Healing(process, how, acked, left, least, time.monotonic(), self.job.acks.count())
         process.start(wait=False)
 
     def _watch_healing(self) -> None:
@@ -213,10 +223,10 @@ class Campaign:
                 raise AssertionError(f"training does not go on after {healing.how} of {process.name}:\n{process.log_tail()}")
 
     def _healed(self, healing: Healing) -> None:
-        left = healing.left.version if healing.left else None
-        death = Death(healing.process.name, healing.how, healing.acked, left, time.monotonic() - healing.started)
+        recovered = healing.left or (_last_recovery(healing.process) if healing.least is not None else None)
+        death = Death(healing.process.name, healing.how, healing.acked, recovered.version if recovered else None, time.monotonic() - healing.started)
         self.deaths.append(death)
-        self.report(f"{len(self.deaths):4d}  {death.process:9s} {death.how:16s} acked {death.acked:6d}  in its log {death.recovered}  healed in {death.heal_s:.2f} s")
+        self.report(f"{len(self.deaths):4d}  {death.process:9s} {death.how:16s} acked {death.acked:6d}  recovered {death.recovered}  healed in {death.heal_s:.2f} s")
 
     def _arm(self, process: Process) -> None:
         gap = self.armed.get(process.name)
@@ -238,6 +248,9 @@ class Campaign:
         self.report(f"final checkpoint: {saved}")
         manifest = self._manifest()
         assert manifest.version >= self.job.acks.last_version
+        if not self.whole_log:
+            self.report(self.cluster.ctl("ckpt", "verify", RUN).stdout.strip())
+            return
         live = {s.shard: f"{s.digest:016x}" for s in manifest.shards}
         for index, server in enumerate(self.cluster.servers):
             data_dir = self.cluster.directory / server.name
@@ -284,11 +297,14 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=float("inf"), help="seconds after which no more kills are made")
     parser.add_argument("--codec", choices=["int8", "fp32"], default="int8")
     parser.add_argument("--checkpoints", choices=["on", "off"], default="on")
+    parser.add_argument("--log-retain", choices=["all", "needed"], default="all")
     parser.add_argument("--dir", type=Path, default=None, help="folder for data and logs; default: a temporary one, removed at the end")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ballast-campaign-") as temporary:
-        campaign = Campaign(arguments.dir or Path(temporary), arguments.seed, arguments.codec, arguments.checkpoints == "on", lambda line: print(line, flush=True))
+        directory = arguments.dir or Path(temporary)
+        checkpoints, whole_log = arguments.checkpoints == "on", arguments.log_retain == "all"
+        campaign = Campaign(directory, arguments.seed, arguments.codec, checkpoints, lambda line: print(line, flush=True), whole_log)
         deaths = campaign.run(make_plan(arguments.kills, campaign.random), time.monotonic() + arguments.duration)
     print(f"{len(deaths)} kills, by kind {dict(Counter(d.how for d in deaths))}, slowest healed in {max(d.heal_s for d in deaths):.1f} s")
     return 0
