@@ -30,6 +30,7 @@
 namespace ballast {
 
 inline constexpr uint64_t kVersionsAheadMax = 8;  // decided minus applied by the slowest shard
+inline constexpr uint32_t kLeaseGrowthMax = 16;   // times the lease of the spec
 inline constexpr int kDeathsMax = 3;              // sessions that may end while they hold a batch
 inline constexpr size_t kLossWindowSteps = 50;
 inline constexpr size_t kPhasesMax = 32;         // names of StepTiming; others are not counted
@@ -176,6 +177,7 @@ class CoordinatorImpl final : public Coordinator {
   absl::flat_hash_map<BatchId, uint64_t> unsettled_;    // index of its decision
   absl::flat_hash_map<BatchId, SessionId> skipped_by_;  // who waits for SkipLogged
   absl::flat_hash_map<BatchId, int> deaths_;            // sessions that ended while they held it
+  uint64_t lease_ms_ = spec_.lease_ms;                  // doubles when a session outlasts it: a batch may just take long
   std::deque<PendingSkip> pending_skips_;
   uint32_t skips_in_a_row_ = 0;
   SessionId last_granted_ = 0;  // round-robin

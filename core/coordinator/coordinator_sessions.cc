@@ -75,10 +75,15 @@ void CoordinatorImpl::ExpireLeases(int64_t now_ms) {
   for (auto& [id, session] : sessions_.live()) {
     // Nobody can push to a server that is down: that is not the session's fault.
     if (!shards_.AllConnected()) session.progress_ms = now_ms;
-    if (steps_.HoldsUnsubmitted(id) && now_ms - session.progress_ms >= static_cast<int64_t>(spec_.lease_ms)) expired.push_back(id);
+    if (steps_.HoldsUnsubmitted(id) && now_ms - session.progress_ms >= static_cast<int64_t>(lease_ms_)) expired.push_back(id);
   }
+  if (expired.empty()) return;
+  const uint64_t outlasted = lease_ms_;
+  lease_ms_ = std::min<uint64_t>(2 * lease_ms_, uint64_t{kLeaseGrowthMax} * spec_.lease_ms);
   for (SessionId id : expired) {
-    Send(id, CloseSession{absl::StrCat("no progress for ", spec_.lease_ms, " ms while it held batches"), false});
+    Send(id, CloseSession{absl::StrCat("no progress for ", outlasted, " ms while it held batches; the lease is ", lease_ms_,
+                                       " ms from now on (lease_s= of train: longer than one batch takes)"),
+                          false});
     EndSession(id, /*blame=*/true);
   }
 }

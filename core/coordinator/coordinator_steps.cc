@@ -120,7 +120,7 @@ bool CoordinatorImpl::FlushDue(const OpenStep& step, const Slot& slot, const Ses
   // Admit ran before: whatever of its claims could be granted is granted.
   if (session.blocked || Lingered(step, now_ms)) return true;
   // A source that pauses must not look like a session that hangs: what it holds is submitted well before its lease ends.
-  if (now_ms - slot.last_grant_ms >= static_cast<int64_t>(spec_.lease_ms / 2)) return true;
+  if (now_ms - slot.last_grant_ms >= static_cast<int64_t>(lease_ms_ / 2)) return true;
   return step.single && now_ms - slot.first_grant_ms >= static_cast<int64_t>(spec_.linger_ms) && SomebodyWaits(session.id);
 }
 

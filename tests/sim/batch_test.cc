@@ -73,6 +73,25 @@ TEST(Protocol, HeartbeatWithoutProgressLosesTheLease) {
   EXPECT_TRUE(h.Take<CloseSession>(idle).empty());  // nothing to compute, nothing to lose
 }
 
+// The lease of the harness is 5 s; this batch takes 12 s wherever it is computed.
+TEST(Protocol, ABatchThatOutlastsTheLeaseIsGivenTwiceTheTimeOnEachTry) {
+  Harness h;
+  h.Ready();
+  int tries = 0;
+  for (bool done = false; !done && tries < 5; ++tries) {
+    const SessionId w = h.Open();
+    h.Claim(w, kB0);
+    h.Advance(4000);
+    h.Advance(8000);
+    done = h.Take<CloseSession>(w).empty();
+    if (done) {
+      h.Submit(w, {kB0});
+      EXPECT_EQ(h.Take<Decided>(w).size(), 1u);
+    }
+  }
+  EXPECT_EQ(tries, 3);  // 5 s, 10 s, 20 s: before the third death would quarantine it
+}
+
 TEST(Protocol, LeasesRestWhileAServerIsDown) {
   Harness h;
   h.Ready();
