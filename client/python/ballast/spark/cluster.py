@@ -110,7 +110,7 @@ class Cluster:
 
         When something is slow or broken
           skips_max    so many batches in a row that cannot be trained stop the run
-          linger_ms    longest wait for rows of a part-full step; lease_s: a worker without progress for so long loses its rows to others (doubles each time)
+          linger_ms    longest wait for rows of a part-full step; lease_s: a worker without progress for so long loses its rows to others; it doubles
           patience_s   a task without progress for so long fails; stall_s: it tries another worker when one says nothing for so long
           check_data   look at all rows once before the first is trained: a row of a wrong shape is then found before anything happened
           progress     write progress to stderr
