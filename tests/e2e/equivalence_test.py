@@ -7,6 +7,7 @@ fp32 codecs, staleness 0, no dropout. With SGD every tensor agrees to 1e-5; with
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,18 @@ def batches_of_epoch(df: Any, model: str, features: list[str]) -> dict[tuple[int
     order: dict[int, list[int]] = {}
     for row in frame.mapInArrow(number, "p int, id long").collect():
         order.setdefault(row["p"], []).append(row["id"])
-    return {(p, i // BATCH): ids[i : i + BATCH] for p, ids in order.items() for i in range(0, len(ids), BATCH)}
+    return {(p, seq): batch for p, ids in order.items() for seq, batch in enumerate(cut(ids))}
+
+
+def cut(ids: list[int]) -> list[list[int]]:
+    """Batches of BATCH rows; the last two share theirs evenly, the first of them has the odd row."""
+    whole, rest = divmod(len(ids), BATCH)
+    sizes = [BATCH] * whole
+    if rest:
+        last = (sizes.pop() if sizes else 0) + rest
+        sizes += [last - last // 2, last // 2] if last > BATCH else [last]
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return [ids[a:b] for a, b in itertools.pairwise(ends)]
 
 
 class Reference:

@@ -108,6 +108,10 @@ void PrintStep(const v1::Decision& d) {
   std::printf("%-8lu %-8lu %-10s rows %-7lu parts %-3d skipped %-3d loss %s\n", static_cast<unsigned long>(d.index()),
               static_cast<unsigned long>(d.version()), v1::Decision::Kind_Name(d.kind()).c_str(), static_cast<unsigned long>(rows),
               d.parts_size(), d.skipped_size(), rows > 0 ? FormatDouble(loss / static_cast<double>(rows), 4).c_str() : "-");
+  for (const v1::SkippedBatch& s : d.skipped()) {
+    std::printf("         skipped: epoch %u, partition %u, batch %lu (%u rows): %s\n", s.batch().epoch(), s.batch().partition(),
+                static_cast<unsigned long>(s.batch().seq()), s.batch().rows(), s.reason().c_str());
+  }
 }
 
 absl::Status ListRuns(Globals& globals) {

@@ -30,10 +30,19 @@ def test_batches_do_not_depend_on_how_arrow_cuts_the_rows(ids: pa.Array) -> None
     x = pa.array([[i, i + 1] for i in range(22)], pa.list_(pa.int32()))
     sources = [Source(Column("x", "int32", (2,)), "x", False)]
     reference, packer = pack({"c0": x}, ids, sources, 22)
-    assert [b.rows for b in reference] == [4, 4, 4, 4, 4, 2]
+    assert [b.rows for b in reference] == [4, 4, 4, 4, 3, 3]
     assert (packer.batch_count, packer.row_count) == (6, 22)
     for piece in (1, 3, 4, 5, 21):
         assert pack({"c0": x}, ids, sources, piece)[0] == reference
+
+
+@pytest.mark.parametrize("rows,sizes", [(1, [1]), (4, [4]), (5, [3, 2]), (7, [4, 3]), (8, [4, 4]), (9, [4, 3, 2])])
+def test_no_batch_is_tiny_because_it_is_the_last(rows: int, sizes: list[int]) -> None:
+    sources = [Source(Column("x", "float32", ()), "x", False)]
+    for piece in (1, 3, rows):
+        batches, packer = pack({"c0": pa.array([0.5] * rows)}, pa.array(range(rows)), sources, piece)
+        assert [b.rows for b in batches] == sizes and packer.row_count == rows
+        assert [b.first_row_id for b in batches] == [str(sum(sizes[:i])) for i in range(len(sizes))]
 
 
 def test_ids_and_earlier_rows_are_in_the_fingerprint() -> None:

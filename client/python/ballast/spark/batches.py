@@ -1,4 +1,5 @@
-"""Rows become batches: exactly `batch_rows` rows each (the last of a partition may be smaller), whatever pieces Arrow delivers.
+"""Rows become batches of exactly `batch_rows` rows, whatever pieces Arrow delivers. The last two batches of a partition share their rows
+evenly, so that none is tiny: batch normalization cannot train on one row.
 
 Runs inside Spark tasks; no gRPC here. The same rows in the same order always give the same batches, that is what lets a retry be
 recognised. Incoming record batches have the columns c0, c1, ... (order of the schema) and, unless ids are missing, "id" last.
@@ -65,17 +66,24 @@ class Packer:
                 continue
             held.append(self._convert(record_batch))
             held_rows += record_batch.num_rows
-            if held_rows < self._batch_rows:
+            if held_rows < 2 * self._batch_rows:
                 continue
             rows = _join(held)
             start = 0
-            while rows.count - start >= self._batch_rows:
+            while rows.count - start >= 2 * self._batch_rows:
                 yield self._batch(_slice(rows, start, self._batch_rows))
                 start += self._batch_rows
             held_rows = rows.count - start
-            held = [_slice(rows, start, held_rows)] if held_rows else []
+            held = [_slice(rows, start, held_rows)]
         if held_rows:
-            yield self._batch(_join(held))
+            yield from self._last(_join(held))
+
+    def _last(self, rows: _Rows) -> Iterator[Batch]:
+        """One or two batches of less than 2 x `batch_rows` rows."""
+        first = rows.count if rows.count <= self._batch_rows else (rows.count + 1) // 2
+        yield self._batch(_slice(rows, 0, first))
+        if first < rows.count:
+            yield self._batch(_slice(rows, first, rows.count - first))
 
     def _convert(self, record_batch: pa.RecordBatch) -> _Rows:
         ids = self._ids(record_batch) if self._has_ids else None

@@ -40,6 +40,8 @@ class TrainResult:
         sign = "=" if self.complete else "!="
         skipped = f" + rows skipped {self.rows_skipped:,}" if self.rows_skipped or not self.complete else ""
         lines.append(f"rows in {self.rows_in:,} {sign} rows trained {self.rows_trained:,}{skipped}   duplicates dropped: {self.duplicates_dropped:,} batches")
+        if self.rows_skipped:
+            lines.append("skipped rows could not be trained: the workers' logs name each batch and the reason (\"batch skipped\")")
         if self.duplicate_ids:
             lines.append(f"warning: {self.duplicate_ids:,} rows share an id with another row; ids must be unique")
         if not math.isnan(self.loss):
