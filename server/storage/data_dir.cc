@@ -10,8 +10,10 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "core/record/hash.h"
 
 namespace ballast {
 namespace {
@@ -54,19 +56,37 @@ absl::Status CheckIdentity(const std::string& dir, const std::string& text, cons
   return absl::OkStatus();
 }
 
+// The number, then its XXH3-64 in hex: a flipped digit would make receipts of an earlier life good again. (Directories of the first release
+// hold the number alone.)
+std::string IncarnationText(uint64_t incarnation) {
+  const std::string digits = absl::StrCat(incarnation);
+  return absl::StrFormat("%s %016x\n", digits, Hash64(digits));
+}
+
+absl::StatusOr<uint64_t> ParseIncarnation(const std::string& path, const std::string& text) {
+  uint64_t incarnation = 0;
+  const std::string digits = text.substr(0, text.find_first_not_of("0123456789"));
+  if (absl::SimpleAtoi(digits, &incarnation) && (text == IncarnationText(incarnation) || text == absl::StrCat(incarnation, "\n"))) {
+    return incarnation;
+  }
+  return absl::DataLossError(absl::StrCat(path, " does not hold a number with its checksum"));
+}
+
 // `used`: lives have been counted here before; to begin anew would make receipts of earlier lives good again.
 absl::StatusOr<uint64_t> GrowIncarnation(const std::string& path, bool used) {
   uint64_t incarnation = 0;
   absl::StatusOr<std::string> text = ReadFile(path);
   if (text.ok()) {
-    if (!absl::SimpleAtoi(*text, &incarnation)) return absl::DataLossError(absl::StrCat(path, " does not hold a number"));
+    absl::StatusOr<uint64_t> parsed = ParseIncarnation(path, *text);
+    if (!parsed.ok()) return parsed;
+    incarnation = *parsed;
   } else if (!absl::IsNotFound(text.status())) {
     return text.status();
   } else if (used) {
     return absl::DataLossError(absl::StrCat(path, " is missing from a directory that was in use"));
   }
   ++incarnation;
-  if (absl::Status s = WriteFileAtomically(path, absl::StrCat(incarnation, "\n")); !s.ok()) return s;
+  if (absl::Status s = WriteFileAtomically(path, IncarnationText(incarnation)); !s.ok()) return s;
   return incarnation;
 }
 

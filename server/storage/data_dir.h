@@ -2,8 +2,9 @@
 //
 //   LOCK          flock'ed as long as the process lives (same machine only)
 //   IDENTITY      text: format, cluster, server, servers; written once
-//   INCARNATION   decimal; grown and synced at every open
+//   INCARNATION   decimal and a checksum; grown and synced at every open
 //   store/        RocksDB (rocks_store.h)        runs/<run>/shard-<s>/   log segments (segment_log.h)
+//   store.writes  HighMark: writes of the store that were acknowledged
 #ifndef BALLAST_SERVER_STORAGE_DATA_DIR_H_
 #define BALLAST_SERVER_STORAGE_DATA_DIR_H_
 

@@ -34,6 +34,25 @@ TEST(DataDirTest, LostIncarnationOfAUsedDirectoryIsRefused) {
   EXPECT_EQ(DataDir::Open(dir, {"c", 0, 1}).status().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST(DataDirTest, FlippedIncarnationIsRefused) {
+  const std::string dir = FreshDir();
+  const std::string path = dir + "/INCARNATION";
+  ASSERT_TRUE(DataDir::Open(dir, {"c", 0, 1}).ok());
+  const std::string good = ReadFile(path).value();
+  for (size_t bit = 0; bit < 8 * good.size(); ++bit) {
+    std::string bad = good;
+    bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << bit % 8));
+    std::ofstream(path, std::ios::binary) << bad;
+    EXPECT_EQ(DataDir::Open(dir, {"c", 0, 1}).status().code(), absl::StatusCode::kDataLoss) << bad;
+  }
+  for (size_t size = 0; size < good.size(); ++size) {
+    std::ofstream(path, std::ios::binary) << good.substr(0, size);
+    EXPECT_EQ(DataDir::Open(dir, {"c", 0, 1}).status().code(), absl::StatusCode::kDataLoss) << size;
+  }
+  std::ofstream(path, std::ios::binary) << "41\n";  // as the first release wrote it
+  EXPECT_EQ((*DataDir::Open(dir, {"c", 0, 1}))->incarnation(), 42u);
+}
+
 TEST(DataDirTest, SecondProcessIsRefused) {
   const std::string dir = FreshDir();
   auto first = DataDir::Open(dir, {"c", 0, 1});

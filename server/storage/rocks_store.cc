@@ -9,17 +9,25 @@
 #include <rocksdb/write_batch.h>
 
 #include <atomic>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "server/storage/files.h"
+#include "server/storage/high_mark.h"
 
 namespace ballast {
 namespace {
 
 constexpr char kBulkFamily[] = "blocks";
+// Number of the write that last changed the records, decimal; part of each write. RocksDB takes damage in the length field of a log record,
+// or zeros, for the end of its log and opens with less; this number and the mark beside the directory tell.
+constexpr char kWritesKey[] = "store/writes";
 constexpr uint64_t kBulkFileBytes = 256u << 20;  // a checkpoint is cut into files of this size
 
 absl::Status FromRocks(const rocksdb::Status& s, absl::string_view what) {
@@ -42,10 +50,10 @@ std::string PrefixEnd(absl::string_view prefix) {
   return end;
 }
 
-rocksdb::DBOptions DbOptions() {
+rocksdb::DBOptions DbOptions(bool create) {
   rocksdb::DBOptions o;
-  o.create_if_missing = true;
-  o.create_missing_column_families = true;
+  o.create_if_missing = create;  // else a lost CURRENT would begin an empty store
+  o.create_missing_column_families = create;
   // The default mode (point in time) may drop synced records after damage in the middle and still open; this one refuses.
   o.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   o.track_and_verify_wals_in_manifest = true;  // a missing or short log file is found
@@ -78,12 +86,14 @@ rocksdb::ColumnFamilyOptions FamilyOptions(bool bulk) {
   return o;
 }
 
+// Beside the directory, not in it: it also tells that the directory was there.
+std::string WritesMarkPath(const std::string& dir) { return dir + ".writes"; }
+
 class RocksStore : public Store {
  public:
   RocksStore(std::string dir, rocksdb::DB* db, std::vector<rocksdb::ColumnFamilyHandle*> families, StoreFailed on_failed)
       : dir_(std::move(dir)), on_failed_(std::move(on_failed)), db_(db), records_(families[0]), blocks_(families[1]) {
     synced_.sync = true;
-    synced_.protection_bytes_per_key = 8;  // checks the write on its way through the memtable
     verified_.verify_checksums = true;
   }
   ~RocksStore() override {
@@ -92,8 +102,26 @@ class RocksStore : public Store {
     (void)db_->Close();
   }
 
+  // Compares what was opened with what was acknowledged. Errors: DataLoss when records are missing.
+  absl::Status CheckWrites(const absl::StatusOr<uint64_t>& acknowledged) {
+    absl::MutexLock lock(&write_mu_);
+    const absl::StatusOr<std::string> text = Get(kWritesKey);
+    if (!text.ok() && !absl::IsNotFound(text.status())) return text.status();
+    if (text.ok() && !absl::SimpleAtoi(*text, &writes_)) return absl::DataLossError(absl::StrCat("record ", kWritesKey, " is damaged"));
+    if (acknowledged.ok() && writes_ < *acknowledged) {
+      return absl::DataLossError(
+          absl::StrCat(dir_, "/db ends at write ", writes_, ", but write ", *acknowledged, " was acknowledged: records are lost"));
+    }
+    absl::StatusOr<HighMark> mark = HighMark::Create(WritesMarkPath(dir_), writes_);
+    if (mark.ok()) mark_.emplace(*std::move(mark));
+    return mark.status();
+  }
+
   absl::Status Put(absl::string_view key, absl::string_view value) override {
-    return Written(db_->Put(synced_, records_, ToSlice(key), ToSlice(value)), absl::StrCat("put ", key));
+    rocksdb::WriteBatch batch = NewBatch();
+    const rocksdb::Status made = batch.Put(records_, ToSlice(key), ToSlice(value));
+    const absl::Status written = Write(made, batch, absl::StrCat("put ", key));
+    return written;
   }
 
   absl::StatusOr<std::string> Get(absl::string_view key) override {
@@ -105,25 +133,24 @@ class RocksStore : public Store {
   }
 
   absl::Status Delete(absl::string_view key) override {
-    rocksdb::WriteBatch batch(0, 0, synced_.protection_bytes_per_key, 0);
+    rocksdb::WriteBatch batch = NewBatch();
     rocksdb::Status s = batch.Delete(records_, ToSlice(key));
     if (s.ok()) s = batch.Delete(blocks_, ToSlice(key));
-    if (s.ok()) s = db_->Write(synced_, &batch);
-    return Written(s, absl::StrCat("delete ", key));
+    const absl::Status written = Write(s, batch, absl::StrCat("delete ", key));
+    return written;
   }
 
   absl::Status DeletePrefix(absl::string_view prefix) override {
     if (prefix.empty() || prefix.back() == '\xff') return absl::InvalidArgumentError("DeletePrefix wants a plain, non-empty prefix");
     const std::string end = PrefixEnd(prefix);
-    rocksdb::WriteBatch batch(0, 0, synced_.protection_bytes_per_key, 0);
+    const std::string what = absl::StrCat("delete ", prefix, "*");
+    rocksdb::WriteBatch batch = NewBatch();
     rocksdb::Status s = batch.DeleteRange(records_, ToSlice(prefix), end);
     if (s.ok()) s = batch.DeleteRange(blocks_, ToSlice(prefix), end);
-    if (s.ok()) s = db_->Write(synced_, &batch);
-    if (s.ok()) {  // gives the disk space back at once
-      const rocksdb::Slice from = ToSlice(prefix), to = end;
-      s = rocksdb::DeleteFilesInRange(db_.get(), blocks_, &from, &to, /*include_end=*/false);
-    }
-    return Written(s, absl::StrCat("delete ", prefix, "*"));
+    if (absl::Status written = Write(s, batch, what); !written.ok()) return written;
+    const rocksdb::Slice from = ToSlice(prefix), to = end;  // gives the disk space back at once
+    s = rocksdb::DeleteFilesInRange(db_.get(), blocks_, &from, &to, /*include_end=*/false);
+    return Written(s, what);
   }
 
   absl::Status Scan(absl::string_view prefix, const std::function<bool(absl::string_view, absl::string_view)>& visit) override {
@@ -135,7 +162,7 @@ class RocksStore : public Store {
     while (more && (inside(*its[0]) || inside(*its[1]))) {
       const bool second = !inside(*its[0]) || (inside(*its[1]) && its[1]->key().compare(its[0]->key()) < 0);
       rocksdb::Iterator& it = *its[second];
-      more = visit(ToView(it.key()), ToView(it.value()));
+      if (ToView(it.key()) != kWritesKey) more = visit(ToView(it.key()), ToView(it.value()));
       it.Next();
     }
     for (auto& it : its) {
@@ -155,11 +182,29 @@ class RocksStore : public Store {
     return status;
   }
 
+  // The protection checks a write on its way through the memtable.
+  static rocksdb::WriteBatch NewBatch() { return rocksdb::WriteBatch(0, 0, /*protection_bytes_per_key=*/8, 0); }
+
+  // Numbers the batch, writes and syncs it. One at a time, so that the numbers are durable in their order.
+  absl::Status Write(rocksdb::Status made, rocksdb::WriteBatch& batch, absl::string_view what) {
+    absl::MutexLock lock(&write_mu_);
+    const std::string number = absl::StrCat(writes_ + 1);
+    if (made.ok()) made = batch.Put(records_, kWritesKey, number);
+    if (made.ok()) made = db_->Write(synced_, &batch);
+    if (absl::Status s = Written(made, what); !s.ok()) return s;
+    const absl::Status marked = mark_->Set(++writes_);
+    if (!marked.ok() && on_failed_) on_failed_(marked);
+    return marked;
+  }
+
   const std::string dir_;
   const StoreFailed on_failed_;
   const std::unique_ptr<rocksdb::DB> db_;
   rocksdb::ColumnFamilyHandle* const records_;
   rocksdb::ColumnFamilyHandle* const blocks_;
+  absl::Mutex write_mu_;
+  uint64_t writes_ ABSL_GUARDED_BY(write_mu_) = 0;
+  std::optional<HighMark> mark_ ABSL_GUARDED_BY(write_mu_);
   rocksdb::WriteOptions synced_;
   rocksdb::ReadOptions verified_;
   std::atomic<uint64_t> next_bulk_{1};
@@ -168,7 +213,7 @@ class RocksStore : public Store {
 class RocksBulk : public Store::Bulk {
  public:
   RocksBulk(RocksStore* store, std::string base)
-      : store_(store), base_(std::move(base)), options_(DbOptions(), FamilyOptions(/*bulk=*/true)) {}
+      : store_(store), base_(std::move(base)), options_(DbOptions(/*create=*/true), FamilyOptions(/*bulk=*/true)) {}
 
   ~RocksBulk() override {
     writer_.reset();
@@ -179,7 +224,8 @@ class RocksBulk : public Store::Bulk {
     if (writer_ == nullptr || writer_->FileSize() >= kBulkFileBytes) {
       if (absl::Status s = NextFile(); !s.ok()) return s;
     }
-    return FromRocks(writer_->Put(ToSlice(key), ToSlice(value)), absl::StrCat("write block ", key));
+    const rocksdb::Status s = writer_->Put(ToSlice(key), ToSlice(value));
+    return FromRocks(s, absl::StrCat("write block ", key));
   }
 
   absl::Status Finish() override {
@@ -188,7 +234,8 @@ class RocksBulk : public Store::Bulk {
     ingest.move_files = true;
     ingest.allow_global_seqno = true;               // the same version may be written again after a crash
     ingest.verify_checksums_before_ingest = false;  // the values carry their own, checked before they are believed
-    return store_->Written(store_->db_->IngestExternalFile(store_->blocks_, files_, ingest), absl::StrCat("ingest ", base_));
+    const rocksdb::Status s = store_->db_->IngestExternalFile(store_->blocks_, files_, ingest);
+    return store_->Written(s, absl::StrCat("ingest ", base_));
   }
 
  private:
@@ -196,7 +243,8 @@ class RocksBulk : public Store::Bulk {
     if (absl::Status s = CloseFile(); !s.ok()) return s;
     writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), options_, store_->blocks_, /*invalidate_page_cache=*/true);
     files_.push_back(absl::StrCat(base_, "-", files_.size(), ".sst"));
-    return FromRocks(writer_->Open(files_.back()), absl::StrCat("create ", files_.back()));
+    const rocksdb::Status s = writer_->Open(files_.back());
+    return FromRocks(s, absl::StrCat("create ", files_.back()));
   }
 
   absl::Status CloseFile() {  // synced by SstFileWriter
@@ -231,19 +279,24 @@ absl::Status EmptyBulkDir(const std::string& dir) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, StoreFailed on_failed) {
-  if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
+  const absl::StatusOr<uint64_t> acknowledged = ReadHighMark(WritesMarkPath(dir));
+  if (!acknowledged.ok() && !absl::IsNotFound(acknowledged.status())) return acknowledged.status();
+  // RocksDB would make its directory, but not sync the name: the power may take it away with all that is in it.
+  if (absl::Status s = MakeDirs(dir + "/db"); !s.ok()) return s;
   if (absl::Status s = EmptyBulkDir(dir + "/bulk"); !s.ok()) return s;
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {{rocksdb::kDefaultColumnFamilyName, FamilyOptions(/*bulk=*/false)},
                                                                  {kBulkFamily, FamilyOptions(/*bulk=*/true)}};
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status s = rocksdb::DB::Open(DbOptions(), dir + "/db", families, &handles, &db);
+  const rocksdb::Status s = rocksdb::DB::Open(DbOptions(/*create=*/!acknowledged.ok()), dir + "/db", families, &handles, &db);
   if (!s.ok()) {
     const std::string text = s.ToString();
     if (absl::StrContains(text, "lock")) return absl::FailedPreconditionError(absl::StrCat("open ", dir, "/db: ", text));
     return absl::DataLossError(absl::StrCat("open ", dir, "/db: ", text));
   }
-  return std::unique_ptr<Store>(new RocksStore(dir, db, std::move(handles), std::move(on_failed)));
+  auto store = std::make_unique<RocksStore>(dir, db, std::move(handles), std::move(on_failed));
+  if (absl::Status checked = store->CheckWrites(acknowledged); !checked.ok()) return checked;
+  return std::unique_ptr<Store>(std::move(store));
 }
 
 }  // namespace ballast

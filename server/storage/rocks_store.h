@@ -19,8 +19,8 @@ namespace ballast {
 // Told of each write that fails, from the thread that made it: the process must stop.
 using StoreFailed = std::function<void(const absl::Status&)>;
 
-// Opens or creates. Errors: DataLoss when RocksDB finds its files damaged or missing (it never opens with less than was synced),
-// FailedPrecondition when another process holds them.
+// Opens or creates; `<dir>.writes` beside the directory counts the writes that were acknowledged. Errors: DataLoss when RocksDB finds its
+// files damaged or missing, or when it opened with less than was acknowledged; FailedPrecondition when another process holds them.
 absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, StoreFailed on_failed = nullptr);
 
 }  // namespace ballast

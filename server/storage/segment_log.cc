@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "server/failpoint.h"
 #include "server/log.h"
+#include "server/storage/high_mark.h"
 #include "server/storage/segment_file.h"
 
 namespace ballast {
@@ -44,12 +45,13 @@ struct Group {
 
 class SegmentLogImpl : public SegmentLog {
  public:
-  SegmentLogImpl(SegmentLogOptions options, const LogEnd& end)
+  SegmentLogImpl(SegmentLogOptions options, const LogEnd& end, HighMark mark)
       : options_(std::move(options)),
         sequence_(end.next_sequence),
         chain_(end.chain),
         segment_(end.last_segment),
-        synced_(end.next_sequence - 1) {}
+        synced_(end.next_sequence - 1),
+        mark_(std::move(mark)) {}
 
   ~SegmentLogImpl() override {
     {
@@ -221,7 +223,10 @@ class SegmentLogImpl : public SegmentLog {
       if (s.ok()) s = CutNow();
       if (!s.ok()) return;
       CheckDisk();
-      if (stop && !mark_due) return;
+      if (stop && !mark_due) {
+        (void)mark_.Sync();  // all it says is true already
+        return;
+      }
     }
   }
 
@@ -254,10 +259,11 @@ class SegmentLogImpl : public SegmentLog {
       if (!s.ok()) return Fail(s);
       bytes += group.bytes.size();
     }
+    const uint64_t sequence = sync ? groups.back().last_sequence : 0;
     if (sync) {
       if (absl::Status s = SyncFile(sync_time); !s.ok()) return Fail(s);
+      if (absl::Status s = mark_.Set(sequence); !s.ok()) return Fail(s);
     }
-    const uint64_t sequence = sync ? groups.back().last_sequence : 0;
     if (options_.on_group) options_.on_group(bytes, std::chrono::duration<double>(sync_time).count());
     Release(std::move(groups), bytes, sequence);
     return absl::OkStatus();
@@ -267,6 +273,7 @@ class SegmentLogImpl : public SegmentLog {
     if (!file_.has_value() || file_segment_ != group.segment) {
       if (file_.has_value()) {
         if (absl::Status s = SyncFile(sync_time); !s.ok()) return s;
+        if (absl::Status s = mark_.Sync(); !s.ok()) return s;
       }
       absl::StatusOr<SegmentFile> file = SegmentFile::Create(options_.dir, group.segment, options_.segment_bytes);
       if (!file.ok()) return file.status();
@@ -362,6 +369,7 @@ class SegmentLogImpl : public SegmentLog {
   uint64_t cut_below_ ABSL_GUARDED_BY(mu_) = 0;
 
   // The log's thread only.
+  HighMark mark_;
   std::optional<SegmentFile> file_;
   uint64_t file_segment_ = 0;
   uint64_t cut_done_ = 0;
@@ -382,7 +390,10 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(SegmentLogOptions o
       if (absl::Status s = TrimSegment(options.dir, segment, bytes); !s.ok()) return s;
     }
   }
-  auto log = std::make_unique<SegmentLogImpl>(std::move(options), end);
+  // What was read was synced first: it may not vanish any more.
+  absl::StatusOr<HighMark> mark = HighMark::Create(SyncedMarkPath(options.dir), end.next_sequence - 1);
+  if (!mark.ok()) return mark.status();
+  auto log = std::make_unique<SegmentLogImpl>(std::move(options), end, *std::move(mark));
   if (absl::Status s = log->Start(); !s.ok()) return s;
   return std::unique_ptr<SegmentLog>(std::move(log));
 }

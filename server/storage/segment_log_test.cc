@@ -227,6 +227,53 @@ TEST(SegmentLogTest, MissingOrShortenedSegmentIsRefused) {
   EXPECT_EQ(ReadAll(dir).status.code(), absl::StatusCode::kDataLoss);
 }
 
+// The newest segment may have nothing behind it that vouches for it: the mark beside it does.
+TEST(SegmentLogTest, LostTailIsRefusedHoweverTornItLooks) {
+  const std::string dir = FreshDir();
+  const std::vector<std::string> bodies = Fill(dir, 40, 5000);
+  const Files good = Snapshot(dir);
+  uint64_t newest = 0;  // segment of the last record; a later one may hold the idle mark alone
+  ASSERT_TRUE(ReadLog(dir, false, [&](const RecordHeader& header, const LogPosition& at, absl::string_view) {
+                if (header.kind == RecordKind::kContribution) newest = at.segment;
+                return absl::OkStatus();
+              }).ok());
+  const std::string last = SegmentPath(dir, newest);
+  const uint64_t bytes = fs::file_size(last);
+  fs::remove(SegmentPath(dir, newest + 1));
+  const auto expect_refused = [&](const char* how) {
+    const Read read = ReadAll(dir);
+    EXPECT_EQ(read.status.code(), absl::StatusCode::kDataLoss) << how;
+    EXPECT_NE(read.status.message().find("was on disk"), std::string::npos) << how << ": " << read.status;
+    Restore(dir, good);
+    fs::remove(SegmentPath(dir, newest + 1));
+  };
+  fs::remove(last);
+  expect_refused("deleted");
+  std::ofstream(last, std::ios::binary) << std::string(bytes, '\0');
+  expect_refused("zeros");
+  fs::resize_file(last, 0);
+  expect_refused("emptied");
+  fs::resize_file(last, kLogPageBytes);
+  expect_refused("cut");
+  fs::remove(SyncedMarkPath(dir));  // of a log that an older release wrote
+  EXPECT_EQ(ReadAll(dir).bodies, bodies);
+}
+
+TEST(SegmentLogTest, MarkSurvivesDamageOfOneCopy) {
+  const std::string dir = FreshDir();
+  Fill(dir, 10, 500);
+  const Files good = Snapshot(dir);
+  const std::string mark = good.at("SYNCED");
+  for (size_t at : {0u, 9u, 512u, 521u}) {
+    std::string bad = mark;
+    bad[at] = static_cast<char>(bad[at] ^ 4);
+    Restore(dir, {{"SYNCED", bad}});
+    EXPECT_TRUE(ReadAll(dir).status.ok()) << at;
+  }
+  Restore(dir, {{"SYNCED", std::string(mark.size(), '\0')}});
+  EXPECT_EQ(ReadAll(dir).status.code(), absl::StatusCode::kDataLoss);
+}
+
 // Power fails: of what was written after the last successful sync, each page is there or not.
 TEST(SegmentLogTest, PowerLossKeepsEverySyncedRecordAndAPrefix) {
   const uint32_t seed = std::random_device{}();

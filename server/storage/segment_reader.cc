@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/storage/files.h"
+#include "server/storage/high_mark.h"
 
 namespace ballast {
 namespace {
@@ -29,6 +30,19 @@ absl::Status SyncFile(const std::string& path) {
   if (fd.get() < 0) return FileError("open", path, errno);
   if (::fsync(fd.get()) != 0) return FileError("fsync", path, errno);
   return absl::OkStatus();
+}
+
+// What was synced is what the mark says at least; a log that never had a mark is believed as it is.
+absl::Status CheckAgainstMark(const std::string& dir, const LogEnd& end) {
+  const absl::StatusOr<uint64_t> mark = ReadHighMark(SyncedMarkPath(dir));
+  if (absl::IsNotFound(mark.status())) return absl::OkStatus();
+  if (!mark.ok()) return mark.status();
+  if (*mark < end.next_sequence) return absl::OkStatus();
+  if (end.tail_segment == 0) {
+    return absl::DataLossError(absl::StrCat("no record is left of the log in ", dir, ", but record ", *mark, " was on disk"));
+  }
+  return Loss(dir, end.tail_segment, end.tail_offset,
+              absl::StrCat("the log ends at record ", end.next_sequence - 1, ", but record ", *mark, " was on disk: records are lost"));
 }
 
 // Reads segment after segment and keeps the place where the log stands.
@@ -104,6 +118,7 @@ class Reader {
 }  // namespace
 
 std::string SegmentPath(const std::string& dir, uint64_t segment) { return absl::StrFormat("%s/%08d.log", dir, segment); }
+std::string SyncedMarkPath(const std::string& dir) { return dir + "/SYNCED"; }
 
 absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir) {
   std::vector<uint64_t> segments;
@@ -145,6 +160,7 @@ absl::StatusOr<LogEnd> ReadLog(const std::string& dir, bool sync_first,
     }
     if (absl::Status s = reader.ReadSegment(segment); !s.ok()) return s;
   }
+  if (absl::Status s = CheckAgainstMark(dir, reader.end()); !s.ok()) return s;
   return reader.end();
 }
 

@@ -24,6 +24,8 @@ struct LogPosition {
 };
 
 std::string SegmentPath(const std::string& dir, uint64_t segment);
+// HighMark (high_mark.h) of the log: the highest sequence number that was synced, as its writer last said.
+std::string SyncedMarkPath(const std::string& dir);
 // Numbers of the segments in `dir`, ascending; empty when there is no such directory.
 absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir);
 // Names of recycled files that wait for another use.
@@ -41,7 +43,8 @@ struct LogEnd {
   uint64_t torn_offset = 0;
 };
 
-// Visits every record but PADs, in order. `body` lives until `visit` returns; its error ends the reading and is returned.
+// Visits every record but PADs, in order. `body` lives until `visit` returns; its error ends the reading and is returned. A log that ends
+// before its synced mark has lost something, however much its end looks like a torn tail: DataLoss.
 // `sync_first`: each segment is synced before it is read, so that what is believed now cannot vanish later (a page that another process
 // wrote may still be in the page cache only).
 absl::StatusOr<LogEnd> ReadLog(

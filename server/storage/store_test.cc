@@ -6,6 +6,8 @@
 #include <sys/resource.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
@@ -17,6 +19,8 @@
 
 namespace ballast {
 namespace {
+
+namespace fs = std::filesystem;
 
 using Entries = std::vector<std::pair<std::string, std::string>>;
 
@@ -114,6 +118,59 @@ TEST(RocksStoreTest, FailedWriteIsToldAndNothingGoesOn) {
   auto again = OpenRocksStore(dir);
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ((*again)->Get("a").value(), "1");
+}
+
+// RocksDB alone opens with less than was synced, and says nothing, when ...
+class DamagedStoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string dir = ::testing::TempDir() + "/store_XXXXXX";
+    dir_ = std::string(::mkdtemp(dir.data())) + "/store";
+    auto store = *OpenRocksStore(dir_);
+    ASSERT_TRUE(store->Put("run/a", "1").ok());
+    ASSERT_TRUE(store->Put("run/b", "2").ok());
+  }
+  std::string Wal() const {
+    for (const auto& entry : fs::directory_iterator(dir_ + "/db")) {
+      if (entry.path().extension() == ".log") return entry.path();
+    }
+    return "";
+  }
+  void ExpectRefused() {
+    const auto refused = OpenRocksStore(dir_);
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kDataLoss) << refused.status();
+  }
+  std::string dir_;
+};
+
+TEST_F(DamagedStoreTest, LengthInTheLogIsTooLarge) {
+  std::fstream file(Wal(), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(5);  // checksum 4, length 2, type 1
+  file.put('\x7f');
+  file.close();
+  ExpectRefused();
+}
+
+TEST_F(DamagedStoreTest, LogIsZeros) {
+  const std::string wal = Wal();
+  const uint64_t bytes = fs::file_size(wal);
+  std::ofstream(wal, std::ios::binary) << std::string(bytes, '\0');
+  ExpectRefused();
+}
+
+TEST_F(DamagedStoreTest, LogEndsEarly) {
+  fs::resize_file(Wal(), fs::file_size(Wal()) / 2);
+  ExpectRefused();
+}
+
+TEST_F(DamagedStoreTest, CurrentIsMissing) {
+  fs::remove(dir_ + "/db/CURRENT");
+  ExpectRefused();
+}
+
+TEST_F(DamagedStoreTest, EverythingIsMissing) {
+  fs::remove_all(dir_);
+  ExpectRefused();
 }
 
 INSTANTIATE_TEST_SUITE_P(Implementations, StoreTest, ::testing::Bool(), [](const auto& info) { return info.param ? "Rocks" : "Memory"; });
