@@ -16,6 +16,11 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Restore(CoordinatorCon
   if (absl::Status status = history.Restore(state.decisions, newest); !status.ok()) return status;
   absl::StatusOr<Ledger> ledger = Ledger::Parse(newest == nullptr ? absl::string_view() : absl::string_view(newest->ledger));
   if (!ledger.ok()) return ledger.status();
+  for (const EpochRecord& epoch : state.epochs) {
+    if (epoch.partitions >= 1 && epoch.partitions <= kPartitionsMax) continue;
+    return absl::DataLossError(
+        absl::StrCat("run ", config.spec.name, ": the record of epoch ", epoch.epoch, " has ", epoch.partitions, " partitions"));
+  }
   const uint64_t covered = newest == nullptr ? 0 : newest->index;
   auto coordinator = std::make_unique<CoordinatorImpl>(std::move(config), std::move(state), std::move(history), *std::move(ledger), now_ms);
   if (absl::Status status = coordinator->Replay(covered); !status.ok()) return status;

@@ -275,9 +275,12 @@ void CoordinatorImpl::OnSkip(SessionId id, const Batch& batch, std::string reaso
   session->progress_ms = now_ms;
   const Steps::Holder* holder = steps_.HolderOf(batch.id);
   if (holder != nullptr && holder->session == id && !holder->submitted) {
+    // As it was granted: what the message says of rows and fingerprint is not believed.
+    const std::vector<HeldBatch>& held = steps_.Find(holder->label)->slots.at(id).held;
+    const Batch granted = std::find_if(held.begin(), held.end(), [&](const HeldBatch& h) { return h.batch.id == batch.id; })->batch;
     steps_.Release(batch.id);
     steps_.Quarantine(batch.id);
-    pending_skips_.push_back({batch, Shortened(std::move(reason)), id});
+    pending_skips_.push_back({granted, Shortened(std::move(reason)), id});
   } else if (Claim claim{batch, std::nullopt}; !AnswerDone(id, claim)) {
     if (const std::string wrong = WrongClaim(*session, batch); !wrong.empty()) return Expel(id, wrong, now_ms);
     sessions_.Park(*session, std::move(claim));  // somebody else has it: the session learns what becomes of it

@@ -1,5 +1,6 @@
 #include "core/coordinator/history.h"
 
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,10 @@ namespace ballast {
 
 absl::Status History::Restore(const std::vector<std::shared_ptr<const Decision>>& decisions, const Manifest* newest) {
   const uint64_t covered = newest == nullptr ? 0 : newest->index;
+  // Indices begin at 1, and there is always a next one.
+  if (covered == std::numeric_limits<uint64_t>::max() || (!decisions.empty() && decisions.front()->index == 0)) {
+    return absl::DataLossError("a manifest or a decision on disk has an index that no decision can have");
+  }
   if (decisions.empty() || decisions.front()->index > covered) {
     base_ = covered;
     base_chain_ = newest == nullptr ? 0 : newest->chain;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "core/record/hash.h"
@@ -111,7 +112,9 @@ std::vector<uint64_t> Ledger::Missing(uint32_t epoch, uint32_t partition, uint64
 Ledger::PartitionTotals Ledger::OfPartition(uint32_t epoch, uint32_t partition) const {
   const Partition* p = FindPartition(epoch, partition);
   if (p == nullptr) return {};
-  return {p->above.empty() ? p->fingerprints.size() : p->above.rbegin()->first + 1, p->rows};
+  if (p->above.empty()) return {p->fingerprints.size(), p->rows};
+  const uint64_t last = p->above.rbegin()->first;
+  return {last == std::numeric_limits<uint64_t>::max() ? last : last + 1, p->rows};
 }
 
 std::vector<uint32_t> Ledger::Partitions(uint32_t epoch) const {

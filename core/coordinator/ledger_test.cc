@@ -84,5 +84,12 @@ TEST(LedgerSnapshot, EveryDamagedByteIsNoticed) {
   }
 }
 
+TEST(LedgerTest, HighestSequenceNumberCountsAsMarked) {
+  Ledger ledger;
+  const uint64_t most = ~uint64_t{0};
+  EXPECT_TRUE(ledger.Add({{1, 0, most}, 4, 7}, false));
+  EXPECT_EQ(ledger.OfPartition(1, 0).end, most);
+}
+
 }  // namespace
 }  // namespace ballast

@@ -302,6 +302,20 @@ TEST(Protocol, ReasonOfASkipIsShort) {
   EXPECT_EQ(h.last().skipped[0].reason, std::string(1023, 'x'));  // cut between two characters
 }
 
+TEST(Protocol, SkipIsOnTheRecordAsItWasGranted) {
+  Harness h;
+  h.Ready();
+  const SessionId w = h.Open();
+  h.Claim(w, kB0);
+  Batch lie = kB0;
+  lie.rows = 4000000000;
+  lie.fingerprint = 1;
+  h->OnSkip(w, lie, "it says", h.now());
+  h.Pump();
+  EXPECT_EQ(h.last().skipped[0].batch, kB0);
+  EXPECT_EQ(h->Describe().rows_skipped, kB0.rows);
+}
+
 TEST(Protocol, DuplicateWithOtherContentIsReported) {
   Harness h;
   h.Ready();

@@ -1,6 +1,7 @@
 // Restarts of servers, and two coordinators.
 #include <gtest/gtest.h>
 
+#include "core/record/decision.h"
 #include "tests/sim/harness.h"
 
 namespace ballast::sim {
@@ -164,6 +165,38 @@ TEST(Protocol, ShardAheadOfTheCoordinatorStopsTheRun) {
   EXPECT_EQ(h->Describe().state, RunStatus::State::kStopped);
   ASSERT_EQ(h.Take<CloseSession>(w).size(), 1u);
   EXPECT_NE(h->Describe().reason.find("server 1 holds decision 5"), std::string::npos) << h->Describe().reason;
+}
+
+TEST(Protocol, RecordsThatContradictEachOtherAreRefusedAtRestart) {
+  CoordinatorConfig config;
+  config.spec = Harness::Spec();
+  Manifest manifest;
+  manifest.index = ~uint64_t{0};
+  EXPECT_EQ(Coordinator::Restore(config, {{manifest}, {}, {}}, 0).status().code(), absl::StatusCode::kDataLoss);
+  EpochRecord epoch;
+  epoch.epoch = 1;
+  epoch.partitions = 0xffffffff;
+  EXPECT_EQ(Coordinator::Restore(config, {{}, {epoch}, {}}, 0).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(Protocol, LedgerWithMorePartitionsThanItsEpochIsReportedAtCommit) {
+  CoordinatorConfig config;
+  config.spec = Harness::Spec();
+  Decision d;
+  d.run = "run";
+  d.index = d.version = 1;
+  d.parts.push_back({{1, 1}, 4, {Harness::B(0, 9)}, 0, 0});
+  SealDecision(0, d);
+  EpochRecord epoch;
+  epoch.epoch = 1;
+  epoch.partitions = 4;
+  epoch.batch_rows = 4;
+  auto coordinator = Coordinator::Restore(config, {{}, {epoch}, {std::make_shared<const Decision>(d)}}, 0);
+  ASSERT_TRUE(coordinator.ok()) << coordinator.status();
+  (*coordinator)->CommitEpoch(1, 1, {}, 0);
+  const std::vector<Output> outputs = (*coordinator)->TakeOutputs();
+  ASSERT_EQ(outputs.size(), 1u);
+  EXPECT_NE(std::get<Reply>(outputs[0]).status.message().find("partition 9"), std::string::npos);
 }
 
 }  // namespace
