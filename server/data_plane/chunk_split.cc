@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -109,7 +110,7 @@ void CountBlock(absl::string_view block, std::array<uint64_t, 5>* bytes) {
     if (in.field() == 4) codec = in.Varint();
     if (in.field() == 5) size = in.Varint();
   }
-  if (codec < bytes->size()) (*bytes)[codec] += size;
+  if (codec < bytes->size()) (*bytes)[codec] += std::min(size, kChunkPayloadMax + 1);  // of bytes that nobody has checked: no overflow
 }
 
 absl::Status Malformed() { return absl::InvalidArgumentError("not a Chunk: its fields do not end with a payload that fills the message"); }
@@ -174,6 +175,11 @@ absl::StatusOr<SplitChunk> Split(const grpc::ByteBuffer& message) {
     }
   }
   if (!in.ok()) return Malformed();
+  if (out.run.size() > kRunNameBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat("a chunk names a run with ", out.run.size(), " bytes; at most ", kRunNameBytesMax));
+  }
+  // The shard will refuse a chunk whose blocks claim more than there is; the metrics count nothing of it.
+  if (std::accumulate(out.codec_bytes.begin(), out.codec_bytes.end(), uint64_t{0}) > out.chunk.payload.size()) out.codec_bytes = {};
   return out;
 }
 

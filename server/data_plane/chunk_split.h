@@ -23,10 +23,11 @@ struct SplitChunk {
   std::string run;
   uint64_t generation = 0;
   PushedChunk chunk;
-  std::array<uint64_t, 5> codec_bytes{};  // payload by codec number, as the block heads say
+  std::array<uint64_t, 5> codec_bytes{};  // payload by codec number, as the block heads say; zeros when they claim more than there is
 };
 
-// Errors: InvalidArgument when the bytes are no Chunk, have no payload field at the end, or are longer than a chunk may be.
+// Errors: InvalidArgument when the bytes are no Chunk, have no payload field at the end, or are longer than a chunk or its run's name may
+// be.
 absl::StatusOr<SplitChunk> Split(const grpc::ByteBuffer& message);
 
 // Sum of the bytes of `head_blocks` (BlockHead fields of a Chunk, canonical) by codec number.

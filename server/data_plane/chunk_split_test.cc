@@ -84,6 +84,20 @@ TEST(ChunkSplitTest, OversizedMessageIsRefusedBeforeItIsCopied) {
   EXPECT_EQ(Split(Sliced(std::string(kChunkBytesMax + 1, '\0'), {})).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(ChunkSplitTest, RunNameIsLimited) {
+  ChunkHead h;
+  h.run = std::string(kRunNameBytesMax + 1, 'x');
+  EXPECT_EQ(Split(Sliced(EncodeChunkHead(h, uint64_t{0}), {})).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ChunkSplitTest, NothingIsCountedOfBlocksThatClaimTooMuch) {
+  ChunkHead h;
+  h.blocks = {{0, 0, 4, Codec::kFp32, 0xffffffff, 0}, {1, 0, 4, Codec::kBf16, 8, 0}};
+  const auto split = Split(Sliced(EncodeChunkHead(h, uint64_t{8}) + std::string(8, 'p'), {}));
+  ASSERT_TRUE(split.ok()) << split.status();
+  EXPECT_EQ(split->codec_bytes, (std::array<uint64_t, 5>{}));
+}
+
 TEST(ChunkSplitTest, CodecBytesOfAnEncoding) {
   ChunkHead h;
   h.blocks = {{0, 0, 4, Codec::kBf16, 8, 0}, {1, 0, 4, Codec::kBf16, 8, 0}, {2, 0, 1, Codec::kI64, 8, 0}};
