@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -39,11 +40,15 @@ uint16_t ToBf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+// Not by way of _Float16, which clang 14 does not have.
 uint16_t ToFp16(float value) {
-  const _Float16 half = static_cast<_Float16>(value);
-  uint16_t bits;
-  std::memcpy(&bits, &half, sizeof bits);
-  return bits;
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00 | ((magnitude >> 13) & 0x3ff));  // NaN
+  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);                               // rounds to infinity
+  if (magnitude < 0x38800000) return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(std::fabs(value) * 0x1p24f)));
+  return static_cast<uint16_t>(sign | ((magnitude + 0xfff + ((magnitude >> 13) & 1) - 0x38000000) >> 13));
 }
 
 template <typename From, typename To, typename Convert>
@@ -116,7 +121,12 @@ absl::StatusOr<std::vector<std::string>> WriteSafetensors(const std::string& dir
   if (error) return absl::PermissionDeniedError(absl::StrCat(dir, ": ", error.message()));
   std::vector<std::vector<const ExportTensor*>> files(1);
   uint64_t bytes = 0, total = 0;
+  std::set<std::string> names = {"__metadata__"};  // the format's own entry
   for (const ExportTensor& t : tensors) {
+    if (!names.insert(t.name).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor \"", t.name, "\": a safetensors file holds each name once, and \"__metadata__\" not as a tensor"));
+    }
     const Dtype* dtype = FindDtype(t.source_dtype);
     if (dtype == nullptr)
       return absl::InvalidArgumentError(

@@ -24,7 +24,8 @@ struct ExportTensor {
 inline constexpr uint64_t kExportFileBytesMax = uint64_t{5} << 30;
 
 // Converts to the source dtype and writes into `dir` (made if missing). Returns the files written, in order.
-// Errors: InvalidArgument for a dtype that the format has no name for; PermissionDenied when a file cannot be written.
+// Errors: InvalidArgument for a dtype that the format has no name for, and for names that it cannot hold; PermissionDenied when a file
+// cannot be written.
 absl::StatusOr<std::vector<std::string>> WriteSafetensors(const std::string& dir, const std::vector<ExportTensor>& tensors,
                                                           const std::map<std::string, std::string>& metadata,
                                                           uint64_t file_bytes_max = kExportFileBytesMax);

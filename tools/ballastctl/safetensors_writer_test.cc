@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -70,6 +71,23 @@ TEST(SafetensorsWriter, UnknownDtypeIsNamed) {
   auto files = WriteSafetensors(Dir("bad"), {{"w", "complex64", {1}, &w}}, {});
   ASSERT_FALSE(files.ok());
   EXPECT_NE(files.status().message().find("complex64"), std::string::npos);
+}
+
+TEST(SafetensorsWriter, NamesThatTheFormatCannotHoldAreRefused) {
+  const std::string w = Floats({1});
+  EXPECT_FALSE(WriteSafetensors(Dir("metadata"), {{"__metadata__", "float32", {1}, &w}}, {}).ok());
+  EXPECT_FALSE(WriteSafetensors(Dir("twice"), {{"w", "float32", {1}, &w}, {"w", "float32", {1}, &w}}, {}).ok());
+}
+
+TEST(SafetensorsWriter, HalvesAreRoundedToNearestEven) {
+  const std::string f = Floats({65519.0f, 65520.0f, 1.0f + 0x1p-11f, 1.0f + 0x1.8p-10f, -0x1p-24f, 0x1p-25f, -HUGE_VALF});
+  auto files = WriteSafetensors(Dir("halves"), {{"w", "float16", {7}, &f}}, {});
+  ASSERT_TRUE(files.ok()) << files.status();
+  const std::string data = Parse(Read(files->front())).data;
+  std::vector<uint16_t> halves(7);
+  ASSERT_EQ(data.size(), 2 * halves.size());
+  std::memcpy(halves.data(), data.data(), data.size());
+  EXPECT_EQ(halves, (std::vector<uint16_t>{0x7bff, 0x7c00, 0x3c00, 0x3c02, 0x8001, 0x0000, 0xfc00}));
 }
 
 }  // namespace
