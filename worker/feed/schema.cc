@@ -10,12 +10,13 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "core/text.h"
 
 namespace ballast {
 namespace {
 
 absl::Status Bad(absl::string_view column, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat("schema: column \"", column, "\" ", what));
+  return absl::InvalidArgumentError(absl::StrCat("schema: column \"", Excerpt(column), "\" ", what));
 }
 
 absl::StatusOr<ColumnSpec> ParseColumn(absl::string_view text) {
@@ -26,14 +27,14 @@ absl::StatusOr<ColumnSpec> ParseColumn(absl::string_view text) {
   absl::string_view type = text.substr(colon + 1);
   const size_t bracket = type.find('[');
   column.dtype = std::string(type.substr(0, bracket));
-  if (DTypeBytes(column.dtype) == 0) return Bad(column.name, absl::StrCat("has the unknown dtype ", column.dtype));
+  if (DTypeBytes(column.dtype) == 0) return Bad(column.name, absl::StrCat("has the unknown dtype ", Excerpt(column.dtype)));
   if (bracket == absl::string_view::npos) return column;
   type = type.substr(bracket + 1);
   if (!absl::ConsumeSuffix(&type, "]")) return Bad(column.name, "has no closing bracket");
   uint64_t elements = 1;
   for (absl::string_view dim : absl::StrSplit(type, 'x', absl::SkipEmpty())) {
     int64_t size = 0;
-    if (!absl::SimpleAtoi(dim, &size) || size < 1) return Bad(column.name, absl::StrCat("has the dimension ", dim));
+    if (!absl::SimpleAtoi(dim, &size) || size < 1) return Bad(column.name, absl::StrCat("has the dimension ", Excerpt(dim)));
     if (elements > kBatchBytesMax / static_cast<uint64_t>(size)) return Bad(column.name, "has rows larger than a batch may be");
     elements *= static_cast<uint64_t>(size);
     column.shape.push_back(size);
@@ -45,17 +46,19 @@ std::string TypeText(const ColumnSpec& column) {
   return column.shape.empty() ? column.dtype : absl::StrCat(column.dtype, "[", absl::StrJoin(column.shape, "x"), "]");
 }
 
-FeedFault Fault(const RowBatch& rows, std::string column, std::string expected, std::string found) {
+FeedFault Fault(const RowBatch& rows, absl::string_view full_column, absl::string_view full_expected, absl::string_view full_found) {
+  std::string column = Excerpt(full_column), expected = Excerpt(full_expected), found = Excerpt(full_found);
+  const std::string first_row_id = Excerpt(rows.first_row_id);
   FeedFault fault;
   fault.reason = "BAD_ROWS";
   fault.message = absl::StrCat("column \"", column, "\": expected ", expected, ", found ", found, " (partition ", rows.batch.id.partition,
-                               ", batch ", rows.batch.id.seq, ", first row id ", rows.first_row_id, ")");
+                               ", batch ", rows.batch.id.seq, ", first row id ", first_row_id, ")");
   fault.metadata = {{"column", std::move(column)},
                     {"expected", std::move(expected)},
                     {"found", std::move(found)},
                     {"partition", absl::StrCat(rows.batch.id.partition)},
                     {"seq", absl::StrCat(rows.batch.id.seq)},
-                    {"first_row_id", rows.first_row_id}};
+                    {"first_row_id", first_row_id}};
   return fault;
 }
 

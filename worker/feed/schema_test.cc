@@ -50,5 +50,15 @@ TEST(SchemaTest, RefusesOtherColumnsAndTooManyRows) {
   EXPECT_TRUE(CheckRows(schema, 4, Rows(0, {{"tokens", 0}, {"label", 0}})).has_value());
 }
 
+TEST(SchemaTest, FaultIsShortWhateverTheTaskSent) {
+  const auto schema = *ParseSchema("tokens:int32[32]");
+  RowBatch rows = Rows(4, {{std::string(100000, 'n'), 512}});
+  rows.first_row_id = std::string(100000, 'r');
+  const auto fault = CheckRows(schema, 4, rows);
+  ASSERT_TRUE(fault.has_value());
+  EXPECT_LT(fault->message.size(), 2000u);
+  for (const auto& [key, value] : fault->metadata) EXPECT_LT(value.size(), 500u) << key;
+}
+
 }  // namespace
 }  // namespace ballast

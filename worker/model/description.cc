@@ -131,6 +131,9 @@ absl::StatusOr<ModelTensor> Tensor(const Json& object) {
     for (const Json& alias : *it) {
       if (!alias.is_string()) return Bad(absl::StrCat("aliases of ", tensor.name, " must be strings"));
       tensor.aliases.push_back(alias.get<std::string>());
+      if (tensor.aliases.back().empty() || tensor.aliases.back().size() > kNameBytesMax) {
+        return Bad(absl::StrCat("an alias of ", tensor.name, " is empty or longer than ", kNameBytesMax, " bytes"));
+      }
     }
   }
   return tensor;

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/text.h"
 
 namespace ballast {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kListedMax = 8;  // names in one error message
+constexpr size_t kNameBytesMax = 1024;
 
 absl::Status Bad(absl::string_view what) { return absl::InvalidArgumentError(absl::StrCat("safetensors file: ", what)); }
 
@@ -88,6 +90,7 @@ bool Integers(const SafetensorsEntry& entry, absl::Span<int64_t> out) {
 bool Unsigned(const Json& json) { return json.is_number_integer() && (json.is_number_unsigned() || json.get<int64_t>() >= 0); }
 
 absl::StatusOr<SafetensorsEntry> Entry(const std::string& name, const Json& json, std::string_view data) {
+  if (name.size() > kNameBytesMax) return Bad(absl::StrCat("a tensor's name is longer than ", kNameBytesMax, " bytes: ", Excerpt(name)));
   if (!json.is_object() || !json.contains("dtype") || !json["dtype"].is_string() || !json.contains("shape") || !json["shape"].is_array() ||
       !json.contains("data_offsets") || !json["data_offsets"].is_array() || json["data_offsets"].size() != 2 ||
       !Unsigned(json["data_offsets"][0]) || !Unsigned(json["data_offsets"][1])) {
@@ -96,7 +99,7 @@ absl::StatusOr<SafetensorsEntry> Entry(const std::string& name, const Json& json
   SafetensorsEntry entry;
   entry.dtype = json["dtype"].get<std::string>();
   uint64_t bytes = ElementBytes(entry.dtype);
-  if (bytes == 0) return Bad(absl::StrCat(name, " has dtype ", entry.dtype, ", which is not supported"));
+  if (bytes == 0) return Bad(absl::StrCat(name, " has dtype ", Excerpt(entry.dtype), ", which is not supported"));
   for (const Json& d : json["shape"]) {
     if (!Unsigned(d)) return Bad(absl::StrCat("shape of ", name, " is malformed"));
     const uint64_t size = d.get<uint64_t>();
@@ -128,7 +131,7 @@ std::string Listed(const std::vector<std::string>& names) {
 
 absl::Status Fill(const SafetensorsEntry& entry, const TensorSpec& spec, size_t tensor, ParameterStore* out) {
   if (entry.shape != spec.shape) {
-    return Bad(absl::StrCat(spec.name, " has shape [", absl::StrJoin(entry.shape, ", "), "], the run's is [",
+    return Bad(absl::StrCat(spec.name, " has shape [", Excerpt(absl::StrJoin(entry.shape, ", ")), "], the run's is [",
                             absl::StrJoin(spec.shape, ", "), "]"));
   }
   const bool fits = spec.dtype == DType::kF32 ? Floats(entry, out->F32(tensor)) : Integers(entry, out->I64(tensor));

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/status.h"
+#include "core/text.h"
 
 namespace ballast {
 namespace {
@@ -29,11 +30,11 @@ std::string ShapeText(const std::vector<int64_t>& row) {
 // The rows of an input whose datatype and shape fit.
 absl::StatusOr<uint32_t> CheckHead(const Input& input, const ColumnSpec& spec) {
   if (input.datatype() != DatatypeOf(spec.dtype)) {
-    return Bad(absl::StrCat("input ", spec.name, ": datatype ", input.datatype(), ", expected ", DatatypeOf(spec.dtype)));
+    return Bad(absl::StrCat("input ", spec.name, ": datatype ", Excerpt(input.datatype()), ", expected ", DatatypeOf(spec.dtype)));
   }
   const std::vector<int64_t> shape(input.shape().begin(), input.shape().end());
   if (shape.empty() || !std::equal(shape.begin() + 1, shape.end(), spec.shape.begin(), spec.shape.end())) {
-    return Bad(absl::StrCat("input ", spec.name, ": shape [", absl::StrJoin(shape, ", "), "], expected ", ShapeText(spec.shape)));
+    return Bad(absl::StrCat("input ", spec.name, ": shape [", Excerpt(absl::StrJoin(shape, ", ")), "], expected ", ShapeText(spec.shape)));
   }
   if (shape[0] < 1 || shape[0] > std::numeric_limits<int32_t>::max()) {
     return Bad(absl::StrCat("input ", spec.name, ": ", shape[0], " rows, expected at least 1"));
@@ -137,7 +138,7 @@ absl::StatusOr<DecodedInputs> DecodeInputs(const inference::ModelInferRequest& r
   }
   for (const Input& input : request.inputs()) {
     if (!known.contains(input.name()))
-      return Bad(absl::StrCat("the model has no input ", input.name(), ", it has ", absl::StrJoin(known, ", ")));
+      return Bad(absl::StrCat("the model has no input ", Excerpt(input.name()), ", it has ", Excerpt(absl::StrJoin(known, ", "))));
   }
   return decoded;
 }
@@ -145,13 +146,18 @@ absl::StatusOr<DecodedInputs> DecodeInputs(const inference::ModelInferRequest& r
 absl::Status EncodeOutputs(const inference::ModelInferRequest& request, std::vector<OutputTensor> outputs,
                            inference::ModelInferResponse* response) {
   std::vector<std::string> names;
-  for (const auto& requested : request.outputs()) names.push_back(requested.name());
+  std::set<std::string_view> asked;
+  for (const auto& requested : request.outputs()) {
+    // A request of a megabyte could ask for one output of a megabyte a hundred thousand times.
+    if (!asked.insert(requested.name()).second) return Bad(absl::StrCat("output ", Excerpt(requested.name()), " is asked for twice"));
+    names.push_back(requested.name());
+  }
   if (names.empty()) {
     for (const OutputTensor& output : outputs) names.push_back(output.name);
   }
   for (const std::string& name : names) {
     const auto it = std::find_if(outputs.begin(), outputs.end(), [&](const OutputTensor& output) { return output.name == name; });
-    if (it == outputs.end()) return Bad(absl::StrCat("the model has no output ", name));
+    if (it == outputs.end()) return Bad(absl::StrCat("the model has no output ", Excerpt(name)));
     auto* tensor = response->add_outputs();
     tensor->set_name(it->name);
     tensor->set_datatype(DatatypeOf(it->dtype));

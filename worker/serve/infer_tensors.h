@@ -28,7 +28,7 @@ struct DecodedInputs {
 };
 absl::StatusOr<DecodedInputs> DecodeInputs(const inference::ModelInferRequest& request, const ModelDescription& description);
 
-// Outputs into the response, raw: those that the request names, in its order, or all.
+// Outputs into the response, raw: those that the request names, each once, in its order, or all.
 absl::Status EncodeOutputs(const inference::ModelInferRequest& request, std::vector<OutputTensor> outputs,
                            inference::ModelInferResponse* response);
 

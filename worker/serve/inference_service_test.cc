@@ -145,6 +145,9 @@ TEST_F(InferenceServiceTest, WrongInputsAreNamed) {
   request.add_outputs()->set_name("loss");
   EXPECT_EQ(Refused(request), "the model has no output loss");
   request = Request();
+  for (int i = 0; i < 2; ++i) request.add_outputs()->set_name("output");
+  EXPECT_EQ(Refused(request), "output output is asked for twice");
+  request = Request();
   request.set_model_version("latest");
   EXPECT_THAT(Refused(request), HasSubstr("\"latest\""));
 }
