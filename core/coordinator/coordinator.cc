@@ -17,7 +17,7 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Restore(CoordinatorCon
   absl::StatusOr<Ledger> ledger = Ledger::Parse(newest == nullptr ? absl::string_view() : absl::string_view(newest->ledger));
   if (!ledger.ok()) return ledger.status();
   for (const EpochRecord& epoch : state.epochs) {
-    if (epoch.partitions >= 1 && epoch.partitions <= kPartitionsMax) continue;
+    if (epoch.epoch >= 1 && epoch.partitions >= 1 && epoch.partitions <= kPartitionsMax) continue;  // 0: the initial weights
     return absl::DataLossError(
         absl::StrCat("run ", config.spec.name, ": the record of epoch ", epoch.epoch, " has ", epoch.partitions, " partitions"));
   }

@@ -177,6 +177,9 @@ TEST(Protocol, RecordsThatContradictEachOtherAreRefusedAtRestart) {
   epoch.epoch = 1;
   epoch.partitions = 0xffffffff;
   EXPECT_EQ(Coordinator::Restore(config, {{}, {epoch}, {}}, 0).status().code(), absl::StatusCode::kDataLoss);
+  epoch.epoch = 0;
+  epoch.partitions = 4;
+  EXPECT_EQ(Coordinator::Restore(config, {{}, {epoch}, {}}, 0).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(Protocol, LedgerWithMorePartitionsThanItsEpochIsReportedAtCommit) {
