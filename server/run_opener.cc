@@ -9,12 +9,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "core/status.h"
+#include "server/failpoint.h"
 #include "server/log.h"
 #include "server/storage/files.h"
 
 namespace ballast {
 
 absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& run, std::unique_ptr<ShardEvents> events) {
+  BALLAST_FAILPOINT_STATUS("run-open");
   const absl::Time start = absl::Now();
   const ServerIdentity& identity = dir_->identity();
   const auto logged = LoggedGeneration(*store_, run.spec.name);
@@ -41,6 +43,7 @@ absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& ru
                          {"decision", absl::StrCat(position.index)},
                          {"undecided", absl::StrCat(position.undecided.size())},
                          {"seconds", absl::StrCat(absl::ToDoubleSeconds(absl::Now() - start))}});
+  BALLAST_FAILPOINT("run-opened");
   runs_->Add({run.spec, run.generation, run.layout, std::move(events), *std::move(shard)});
   return runs_->Find(run.spec.name);
 }
@@ -48,10 +51,13 @@ absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& ru
 // Records first: a directory without records is found again by RemoveOthers, records without a directory would not be.
 absl::Status RunOpener::Remove(const std::string& run) {
   runs_->Close(run);
+  BALLAST_FAILPOINT("run-remove");
   if (absl::Status deleted = DeleteShardRecords(*store_, run); !deleted.ok()) return deleted;
+  BALLAST_FAILPOINT("run-forgotten");
   std::error_code error;
   std::filesystem::remove_all(dir_->RunDir(run), error);
   if (error) return absl::InternalError(absl::StrCat("cannot remove ", dir_->RunDir(run), ": ", error.message()));
+  BALLAST_FAILPOINT("run-removed");
   LogInfo("run removed", {{"run", run}});
   return absl::OkStatus();
 }

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/addresses.h"
+#include "server/failpoint.h"
 #include "server/log.h"
 #include "server/storage/files.h"
 #include "server/storage/rocks_store.h"
@@ -119,6 +120,7 @@ absl::Status Server::StartMetrics() {
 }
 
 absl::Status Server::Listen() {
+  BALLAST_FAILPOINT_STATUS("listen-begin");
   auto listen = ParseHostPort(config_.listen);
   grpc::ServerBuilder builder;
   int port = 0;
@@ -157,6 +159,7 @@ absl::Status Server::Listen() {
   if (grpc_server_ == nullptr || port == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen));
   SetServing(false);
   data_plane_->Start();
+  BALLAST_FAILPOINT_STATUS("listen-done");
 
   listen->port = port;
   address_ = listen->Text();
@@ -203,6 +206,7 @@ void Server::SetServing(bool serving) {
 }
 
 void Server::OnReady() {
+  BALLAST_FAILPOINT("serve-begin");
   SetServing(true);
   LogInfo("serving", {{"address", address_}});
   if (config_.ready_file.empty()) return;

@@ -14,6 +14,7 @@
 #include "proto/convert.h"
 #include "proto/convert_control.h"
 #include "proto/status.h"
+#include "server/failpoint.h"
 #include "server/log.h"
 #include "version.h"
 
@@ -151,6 +152,7 @@ absl::Status Follower::FollowOnce() {
     connection = ++connection_;
     announced_.clear();
   }
+  BALLAST_FAILPOINT("follow-open");
   v1::ShardUp first;
   v1::ShardUp::Open* const open = first.mutable_open();
   open->mutable_hello()->set_protocol(kProtocol);
@@ -205,12 +207,14 @@ absl::Status Follower::OnWelcome(const v1::ShardDown& message) {
     return absl::AbortedError(absl::StrCat("a coordinator of life ", welcome.coordinator_incarnation(), " answered, but life ", highest,
                                            " was seen before: it is a zombie"));
   }
+  BALLAST_FAILPOINT("follow-welcome");
   if (absl::Status put = store_->Put(kIncarnationKey, absl::StrCat(welcome.coordinator_incarnation())); !put.ok()) return put;
   if (absl::Status put = cluster.empty() ? store_->Put(kClusterKey, welcome.cluster_id()) : absl::OkStatus(); !put.ok()) return put;
   {
     absl::MutexLock lock(&mu_);
     coordinator_incarnation_ = welcome.coordinator_incarnation();
   }
+  BALLAST_FAILPOINT("follow-welcomed");
   LogInfo("following server 0", {{"coordinator", options_.coordinator}, {"incarnation", absl::StrCat(welcome.coordinator_incarnation())}});
   said_unreachable_ = false;
   opener_thread_.Post([this, runs = welcome.runs()] {
@@ -246,6 +250,7 @@ void Follower::OnMessage(uint64_t connection, const v1::ShardDown& message) {
   if (!converted.ok()) return options_.fatal(converted.status());
   if (open == nullptr) return;  // closed meanwhile
   if (auto* decision = std::get_if<std::shared_ptr<const Decision>>(&*converted)) {
+    BALLAST_FAILPOINT("follow-decision");
     open->shard->Deliver(std::move(*decision));
   } else if (auto* query = std::get_if<NormQuery>(&*converted)) {
     open->shard->QueryNorm(std::move(*query));
@@ -299,6 +304,7 @@ void Follower::RemoveOthers(const std::set<std::string>& known) {
 }
 
 void Follower::Announce(uint64_t connection, const std::string& run) {
+  BALLAST_FAILPOINT("follow-announce");
   const std::shared_ptr<ballast::OpenRun> open = runs_->Find(run);
   {
     absl::MutexLock lock(&mu_);
@@ -315,6 +321,7 @@ void Follower::Announce(uint64_t connection, const std::string& run) {
     for (v1::ShardUp& event : announced.waiting) Write(std::move(event));
     announced = {false, {}};
   }
+  BALLAST_FAILPOINT("follow-announced");
   open->shard->ReportAgain();
 }
 

@@ -114,8 +114,10 @@ void RunHost::Deliver(ToSession output) {
   const auto it = sessions_.find(output.session);
   if (it == sessions_.end()) return;  // its stream ended meanwhile
   const bool closing = std::holds_alternative<CloseSession>(output.message);
-  if (std::holds_alternative<Decided>(output.message)) BALLAST_FAILPOINT("apply-ack");
+  const bool decided = std::holds_alternative<Decided>(output.message);
+  if (decided) BALLAST_FAILPOINT("ack-send");
   it->second.peer->Send(ToProto(output.message));
+  if (decided) BALLAST_FAILPOINT("ack-sent");
   if (!closing) return;
   it->second.peer->Close(absl::OkStatus());
   sessions_.erase(it);
@@ -138,13 +140,16 @@ void RunHost::DeliverToSelf(ShardMessage message) {
   } else {
     auto& committed = std::get<ManifestCommitted>(message);
     context_->store_thread->Post([context = context_, run = run_.spec.name, kept = committed.kept] {
+      BALLAST_FAILPOINT("manifest-drop");
       if (absl::Status dropped = context->records->DropManifests(run, kept); !dropped.ok()) context->fatal(dropped);
+      BALLAST_FAILPOINT("manifest-dropped");
     });
     local_->shard->OnManifestCommitted(std::move(committed));
   }
 }
 
 void RunHost::Deliver(AppendDecision output) {
+  BALLAST_FAILPOINT("step-decide");
   const uint64_t index = output.decision->index;
   appended_us_[index] = MonotonicUs();
   local_->shard->AppendDecision(std::move(output.decision));
@@ -152,7 +157,9 @@ void RunHost::Deliver(AppendDecision output) {
 
 void RunHost::Deliver(CommitManifest output) {
   context_->store_thread->Post([context = context_, id = id_, manifest = std::move(output.manifest)] {
+    BALLAST_FAILPOINT("manifest-put");
     if (absl::Status put = context->records->PutManifest(manifest); !put.ok()) return context->fatal(put);
+    BALLAST_FAILPOINT("manifest-stored");
     LogInfo("checkpoint committed", {{"run", manifest.run}, {"version", absl::StrCat(manifest.version)}});
     context->post(id, [version = manifest.version](RunHost& host) { host.core().OnManifestDurable(version, MonotonicMs()); });
   });
@@ -160,7 +167,9 @@ void RunHost::Deliver(CommitManifest output) {
 
 void RunHost::Deliver(PersistEpoch output) {
   context_->store_thread->Post([context = context_, id = id_, run = run_.spec.name, record = std::move(output.record)] {
+    BALLAST_FAILPOINT("epoch-put");
     if (absl::Status put = context->records->PutEpoch(run, record); !put.ok()) return context->fatal(put);
+    BALLAST_FAILPOINT("epoch-stored");
     context->post(id, [epoch = record.epoch](RunHost& host) { host.core().OnEpochDurable(epoch, MonotonicMs()); });
   });
 }
@@ -207,13 +216,16 @@ void RunHost::OnSessionMessage(SessionId session, const v1::WorkUp& message) {
   const int64_t now = MonotonicMs();
   switch (message.kind_case()) {
     case v1::WorkUp::kClaim: {
+      BALLAST_FAILPOINT("claim-take");
       std::optional<Uid> uid;
       if (message.claim().has_uid()) uid = FromProto(message.claim().uid());
       return core_->OnClaim(session, FromProto(message.claim().batch()), uid, now);
     }
     case v1::WorkUp::kSubmit:
-      BALLAST_FAILPOINT("submit-decision");
-      return core_->OnSubmit(session, FromProto(message.submit()), now);
+      BALLAST_FAILPOINT("submit-take");
+      core_->OnSubmit(session, FromProto(message.submit()), now);
+      BALLAST_FAILPOINT("submit-taken");
+      return;
     case v1::WorkUp::kSkip:
       return core_->OnSkip(session, FromProto(message.skip().batch()), message.skip().reason(), now);
     case v1::WorkUp::kStatus:

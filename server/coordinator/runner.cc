@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/status.h"
+#include "server/failpoint.h"
 #include "server/log.h"
 #include "version.h"
 
@@ -68,8 +69,10 @@ void Runner::SetAddress(const std::string& address) {
 }
 
 absl::Status Runner::Recover() {
+  BALLAST_FAILPOINT_STATUS("runs-load");
   auto runs = records_.LoadRuns();
   if (!runs.ok()) return runs.status();
+  BALLAST_FAILPOINT_STATUS("runs-loaded");
   std::set<std::string> names;
   for (const RunDefinition& run : *runs) names.insert(run.spec.name);
   if (absl::Status removed = opener_->RemoveOthers(names); !removed.ok()) return removed;
@@ -92,6 +95,7 @@ absl::Status Runner::RecoverRun(RunDefinition run) {
   auto local = opener_->Open(run, MakeLocalEvents(&context_, id));
   if (!local.ok()) return local.status();
 
+  BALLAST_FAILPOINT_STATUS("ledger-load");
   CoordinatorState state;
   auto manifests = records_.LoadManifests(name);
   if (!manifests.ok()) return manifests.status();
@@ -107,6 +111,7 @@ absl::Status Runner::RecoverRun(RunDefinition run) {
   auto stopped = records_.LoadStopped(name);
   if (!stopped.ok()) return stopped.status();
 
+  BALLAST_FAILPOINT_STATUS("ledger-loaded");
   absl::Status added;
   RunAndWait([&] {
     auto host = AddHost(id, std::move(run), std::move(state), *std::move(local));
@@ -116,6 +121,7 @@ absl::Status Runner::RecoverRun(RunDefinition run) {
     (*host)->SetStoredStop(true);
     (*host)->Flush();
   });
+  BALLAST_FAILPOINT("host-added");
   return added;
 }
 
@@ -306,6 +312,7 @@ void Runner::OpenWork(StreamId stream, const std::shared_ptr<Peer<v1::WorkDown>>
     return peer->Close(
         WithReason(absl::UnavailableError(absl::StrCat(followers_.FirstMissing(), " has not connected yet")), "SERVER_MISSING"));
   }
+  BALLAST_FAILPOINT("session-open");
   const auto opened = (*host)->OpenSession(peer, open.worker(), open.resume_session());
   if (!opened.ok()) return peer->Close(opened.status());
   work_streams_[stream] = {(*host)->id(), opened->session, open.worker()};

@@ -9,6 +9,7 @@
 #include "proto/convert_control.h"
 #include "server/coordinator/plan.h"
 #include "server/coordinator/runner.h"
+#include "server/failpoint.h"
 #include "server/log.h"
 #include "version.h"
 
@@ -116,7 +117,10 @@ absl::Status Runner::PrepareCreate(RunDefinition* run) {
   const auto generation = records_.NextGeneration(run->spec.name);
   if (!generation.ok()) return generation.status();
   run->generation = *generation;
-  return records_.PutRun(*run);
+  BALLAST_FAILPOINT_STATUS("run-store");
+  const absl::Status stored = records_.PutRun(*run);
+  BALLAST_FAILPOINT("run-stored");
+  return stored;
 }
 
 void Runner::FinishCreate(uint64_t id, RunDefinition run, absl::StatusOr<std::shared_ptr<OpenRun>> local, const Callback<v1::Run>& done) {
@@ -134,6 +138,7 @@ void Runner::FinishCreate(uint64_t id, RunDefinition run, absl::StatusOr<std::sh
     v1::Run created = (*host)->Describe(/*layout=*/true, /*tensors=*/true);
     for (std::string& line : PlanLines((*host)->run(), options_.servers)) created.add_plan(std::move(line));
     created.set_created(true);
+    BALLAST_FAILPOINT("run-created");
     done(std::move(created));
   } else {
     done(host.status());
@@ -190,9 +195,11 @@ void Runner::DeleteRun(v1::RunRef ref, Callback<v1::Run> done) {
 
 // The other servers hear of it only when no crash of this one can bring the run back: it could not go on without their shards.
 void Runner::RemoveDeleted(v1::Run run, Callback<v1::Run> done) {
+  BALLAST_FAILPOINT("run-delete");
   const std::string name = run.spec().name();
   const absl::Status deleted = records_.DeleteRun(name, run.generation());
   if (!deleted.ok()) return options_.fatal(deleted);
+  BALLAST_FAILPOINT("run-deleted");
   mailbox_.Post([this, name] {
     deleting_[name] = true;
     v1::ShardDown close;
@@ -217,6 +224,7 @@ void Runner::BeginEpoch(v1::Epoch epoch, Callback<v1::EpochReport> done) {
     auto host = FindOrError(epoch.run());
     if (!host.ok()) return done(host.status());
     const Tag tag = (*host)->NewTag(Answer<v1::EpochReport, EpochReport>(std::move(done)));
+    BALLAST_FAILPOINT("epoch-begin");
     (*host)->core().BeginEpoch(tag, FromProto(epoch), MonotonicMs());
     (*host)->Flush();
     TellWorkers();
@@ -253,6 +261,7 @@ void Runner::CommitEpoch(v1::EpochCounts counts, Callback<v1::EpochReport> done)
     auto host = FindOrError(counts.run());
     if (!host.ok()) return done(host.status());
     const Tag tag = (*host)->NewTag(Answer<v1::EpochReport, EpochReport>(std::move(done)));
+    BALLAST_FAILPOINT("epoch-commit");
     (*host)->core().CommitEpoch(tag, counts.epoch(), FromProto(counts), MonotonicMs());
     (*host)->Flush();
   });

@@ -4,6 +4,7 @@
 
 #include "core/codec/codec.h"
 #include "core/record/state_hash.h"
+#include "server/failpoint.h"
 
 namespace ballast {
 
@@ -50,6 +51,7 @@ bool Checkpointer::PayOne() {
 }
 
 void Checkpointer::Pay() {
+  BALLAST_FAILPOINT("block-copy");
   PaidBlock paid;
   paid.job = job_;
   paid.block = next_owed_;
@@ -61,6 +63,7 @@ void Checkpointer::Pay() {
     values_->CopyOut(paid.block, slot, absl::MakeSpan(array));
     paid.bytes += bytes;
   }
+  BALLAST_FAILPOINT("block-copied");
   const uint64_t bytes = paid.bytes;
   if (++next_owed_ == blocks_->size()) {
     job_ = nullptr;
@@ -100,7 +103,9 @@ void Checkpointer::Run() {
       bytes = paid->bytes;
       if (!failed) s = Write(*paid);
     } else if (!failed) {
+      BALLAST_FAILPOINT("checkpoint-drop");
       s = DeleteCheckpoint(*store_, blocks_->spec().name, std::get<DropVersion>(item).version);
+      BALLAST_FAILPOINT("checkpoint-dropped");
     }
     if (!s.ok()) {
       failed = true;  // the process stops; until it does, nobody may wait for the ring
@@ -145,13 +150,16 @@ absl::Status Checkpointer::Write(PaidBlock& paid) {
 
 absl::Status Checkpointer::Finish(Job& job) {
   if (absl::Status s = job.bulk->Finish(); !s.ok()) return s;
+  BALLAST_FAILPOINT_STATUS("checkpoint-seal");
   if (absl::Status s = job.log_synced(); !s.ok()) return s;
+  BALLAST_FAILPOINT_STATUS("checkpoint-sealed");
   CheckpointMeta meta;
   meta.position = job.position;
   meta.generation = blocks_->generation();
   meta.blocks = blocks_->size();
   meta.digest = {blocks_->shard(), RootHash(job.hashes), job.bytes, job.nonfinite};
   if (absl::Status s = PutCheckpointMeta(*store_, blocks_->spec().name, meta); !s.ok()) return s;
+  BALLAST_FAILPOINT("checkpoint-done");
   if (options_.on_done) options_.on_done(meta, std::chrono::duration<double>(std::chrono::steady_clock::now() - job.started).count());
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "proto/convert.h"
+#include "server/failpoint.h"
 #include "server/log.h"
 #include "server/shard/run_shard.h"
 #include "server/shard/shard_blocks.h"
@@ -66,6 +67,7 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
   if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
   absl::StatusOr<std::map<uint64_t, CheckpointMeta>> all = ListCheckpoints(store, name);
   if (!all.ok()) return all.status();
+  BALLAST_FAILPOINT_STATUS("checkpoint-load");
   *checkpoints = *std::move(all);
   // A checkpoint counts only when the log holds its decision for good: a log that ends before it has lost something.
   uint64_t promised_index = 0;
@@ -73,15 +75,20 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
   const bool had_checkpoints = !checkpoints->empty();
   if (absl::Status s = StartFromCheckpoint(store, replica, checkpoints); !s.ok()) return s;
   if (had_checkpoints && checkpoints->empty()) ClearValues(replica);
+  BALLAST_FAILPOINT_STATUS("checkpoint-loaded");
 
   const auto visit = [&](const RecordHeader& header, const LogPosition& at, absl::string_view body) -> absl::Status {
     if (header.kind == RecordKind::kRun) return CheckRunRecord(dir, run, body);
-    return replica.Replay(
+    BALLAST_FAILPOINT_STATUS("record-replay");
+    absl::Status s = replica.Replay(
         header, at, body, [&](std::shared_ptr<const Decision> d) { hooks.decided(std::move(d), at); }, hooks.before_change);
+    BALLAST_FAILPOINT("record-replayed");
+    return s;
   };
   Recovered out;
   absl::StatusOr<LogEnd> end = ReadLog(dir, /*sync_first=*/true, visit);
   if (!end.ok()) return absl::Status(end.status().code(), absl::StrCat("log in ", dir, ": ", end.status().message()));
+  BALLAST_FAILPOINT_STATUS("log-replayed");
   out.log = *end;
   if (replica.replayed_index() < promised_index) {
     return absl::DataLossError(absl::StrCat("the log in ", dir, " ends at decision ", replica.replayed_index(), ", but decision ",

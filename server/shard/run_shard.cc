@@ -109,7 +109,10 @@ class RunShardImpl : public RunShard {
     const uint64_t index = decision->index;
     absl::MutexLock lock(&append_mu_);
     if (index <= decisions_.last()) return;  // recovered: durable long ago
-    AppendToLog(std::move(decision), [this, index] { events_->OnDecisionDurable(index); });
+    AppendToLog(std::move(decision), [this, index] {
+      BALLAST_FAILPOINT("decision-durable");
+      events_->OnDecisionDurable(index);
+    });
   }
 
   void Deliver(std::shared_ptr<const Decision> decision) override {
@@ -282,6 +285,7 @@ SegmentLogOptions RunShardImpl::MakeLogOptions(std::string run_record) {
 }
 
 absl::Status RunShardImpl::Recover(const std::string& run_record) {
+  BALLAST_FAILPOINT_STATUS("recovery-begin");
   const RunRecord record{options_.shard, options_.shards, run_record};
   RecoveryHooks hooks;
   hooks.decided = [this](std::shared_ptr<const Decision> d, const LogPosition& at) {
@@ -301,6 +305,7 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
   if (!log.ok()) return log.status();
   log_ = *std::move(log);
   if (absl::Status s = PutLogBegun(*store_, replica_->blocks().spec().name, replica_->blocks().generation()); !s.ok()) return s;
+  BALLAST_FAILPOINT("log-begun");
   const ReplicaPosition& position = replica_->position();
   LogInfo("run recovered", {{"run", replica_->blocks().spec().name},
                             {"shard", absl::StrCat(options_.shard)},
@@ -311,6 +316,7 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
     absl::MutexLock lock(&mu_);
     room_ = true;
   }
+  BALLAST_FAILPOINT("run-recovered");
   Publish();
   thread_ = std::thread([this] { Run(); });
   return absl::OkStatus();
@@ -390,8 +396,10 @@ void RunShardImpl::HandleChunk(PushedChunk& chunk, const std::function<void(cons
 
 void RunShardImpl::TakeChunk(PushedChunk& chunk, CheckedChunk checked, const std::function<void(const PushResult&)>& done) {
   const absl::string_view body[] = {chunk.head, chunk.payload};
+  BALLAST_FAILPOINT("contribution-append");
   absl::StatusOr<LogPosition> at = log_->Append(RecordKind::kContribution, body, nullptr);
   if (!at.ok()) return RefusePush(chunk.uid, absl::UnavailableError(absl::StrCat("STOPPED: ", at.status().message())), done);
+  BALLAST_FAILPOINT("contribution-appended");
   const bool first = checked.head.index == 0;
   Contribution* held = replica_->staging().Add(std::move(checked), std::move(chunk.payload), *at);
   if (first) held->started = Seconds();
@@ -402,9 +410,10 @@ void RunShardImpl::OnComplete(const Contribution& held, const std::function<void
   if (options_.coordinator_log) events_->OnOwnLog(held.uid);
   auto answer = [this, done, started = held.started,
                  result = PushResult{held.uid, options_.incarnation, held.checksum, held.norm2, "", ""}] {
-    BALLAST_FAILPOINT("append-receipt");
+    BALLAST_FAILPOINT("receipt-send");
     if (metrics_ != nullptr && started != 0) metrics_->PushDone(Seconds() - started);
     done(result);
+    BALLAST_FAILPOINT("receipt-sent");
   };
   if (ReceiptDue(options_.rules, options_.coordinator_log, /*synced=*/false)) return answer();
   log_->WhenSynced(held.last.sequence, std::move(answer));
@@ -426,11 +435,13 @@ void RunShardImpl::RefusePush(Uid uid, const absl::Status& why, const std::funct
 // ---- decisions ----
 
 void RunShardImpl::AppendToLog(std::shared_ptr<const Decision> decision, std::function<void()> on_synced) {
+  BALLAST_FAILPOINT("decision-append");
   const std::string bytes = EncodeDecision(*decision);
   const absl::string_view body = bytes;
   absl::StatusOr<LogPosition> at = log_->Append(RecordKind::kDecision, absl::MakeConstSpan(&body, 1), std::move(on_synced));
   if (!at.ok()) return Fail(at.status());
   decisions_.Add(std::move(decision), *at);
+  BALLAST_FAILPOINT("decision-appended");
 }
 
 void RunShardImpl::HandleDecision(const std::shared_ptr<const Decision>& decision) {
@@ -448,27 +459,34 @@ void RunShardImpl::HandleDecision(const std::shared_ptr<const Decision>& decisio
     if (index > decisions_.last()) AppendToLog(decision, nullptr);
   }
   if (failed_) return;
+  BALLAST_FAILPOINT("decision-accept");
   events_->OnAccepted(index);
 
   BALLAST_FAILPOINT("decision-apply");
   const double start = Seconds();
   const uint64_t before = position.version;
   replica_->Apply(*decision, [this](size_t block) { checkpointer_->BeforeChange(block); });
+  BALLAST_FAILPOINT("decision-applied");
   if (position.version != before && metrics_ != nullptr) metrics_->Applied(Seconds() - start);
   AfterApply(*decision);
+  BALLAST_FAILPOINT("version-publish");
   Publish();
-  BALLAST_FAILPOINT("apply-ack");
+  BALLAST_FAILPOINT("apply-report");
   events_->OnApplied(index, position.version);
+  BALLAST_FAILPOINT("apply-reported");
 }
 
 void RunShardImpl::AfterApply(const Decision& d) {
   if (std::optional<HashRoot> root = replica_->RootDue(); root.has_value()) {
+    BALLAST_FAILPOINT("root-append");
     const std::string bytes = EncodeHashRoot(*root);
     const absl::string_view body = bytes;
     absl::StatusOr<LogPosition> at = log_->Append(RecordKind::kHashRoot, absl::MakeConstSpan(&body, 1), nullptr);
     if (!at.ok()) return Fail(at.status());
+    BALLAST_FAILPOINT("root-appended");
   }
   if (d.kind != DecisionKind::kCheckpoint) return;
+  BALLAST_FAILPOINT("checkpoint-begin");
   const uint64_t appended = decisions_.SequenceOf(d.index);
   checkpointer_->Begin(replica_->position(), [this, appended] { return log_->WaitSynced(appended); });
   absl::MutexLock lock(&mu_);
@@ -476,6 +494,7 @@ void RunShardImpl::AfterApply(const Decision& d) {
 }
 
 void RunShardImpl::HandleManifest(const ManifestCommitted& manifest) {
+  BALLAST_FAILPOINT("manifest-take");
   for (auto it = checkpoints_.begin(); it != checkpoints_.end() && it->first < manifest.version;) {
     if (std::find(manifest.kept.begin(), manifest.kept.end(), it->first) != manifest.kept.end()) {
       ++it;
@@ -488,6 +507,7 @@ void RunShardImpl::HandleManifest(const ManifestCommitted& manifest) {
   auto newest = checkpoints_.find(manifest.version);
   if (newest == checkpoints_.end() || newest == checkpoints_.begin()) return;
   CutLog(std::min(manifest.log_needed_from, std::prev(newest)->second.position.index + 1));
+  BALLAST_FAILPOINT("manifest-taken");
 }
 
 void RunShardImpl::CutLog(uint64_t needed_from) {

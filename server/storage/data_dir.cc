@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "core/record/hash.h"
+#include "server/failpoint.h"
 
 namespace ballast {
 namespace {
@@ -85,8 +86,10 @@ absl::StatusOr<uint64_t> GrowIncarnation(const std::string& path, bool used) {
   } else if (used) {
     return absl::DataLossError(absl::StrCat(path, " is missing from a directory that was in use"));
   }
+  BALLAST_FAILPOINT_STATUS("incarnation-grow");
   ++incarnation;
   if (absl::Status s = WriteFileAtomically(path, IncarnationText(incarnation)); !s.ok()) return s;
+  BALLAST_FAILPOINT("incarnation-grown");
   return incarnation;
 }
 
@@ -108,7 +111,9 @@ absl::StatusOr<std::unique_ptr<DataDir>> DataDir::Open(const std::string& dir, c
       return absl::FailedPreconditionError(absl::StrCat(
           "directory ", dir, " holds \"", name, "\" but no IDENTITY: not a data directory of ballast-server; give it an empty one"));
     }
+    BALLAST_FAILPOINT_STATUS("identity-write");
     if (absl::Status s = WriteFileAtomically(path, IdentityText(identity)); !s.ok()) return s;
+    BALLAST_FAILPOINT("identity-written");
   } else if (!text.ok()) {
     return text.status();
   } else if (absl::Status s = CheckIdentity(dir, *text, identity); !s.ok()) {

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "server/failpoint.h"
 
 namespace ballast {
 namespace {
@@ -34,9 +35,11 @@ UniqueFd::~UniqueFd() {
 }
 
 absl::Status SyncDir(const std::string& dir) {
+  BALLAST_FAILPOINT_STATUS("dir-sync");
   UniqueFd fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0) return FileError("open", dir, errno);
   if (::fsync(fd.get()) != 0) return FileError("fsync", dir, errno);
+  BALLAST_FAILPOINT("dir-synced");
   return absl::OkStatus();
 }
 
@@ -48,7 +51,9 @@ absl::Status MakeDirs(const std::string& dir) {
   }
   const std::string parent = Parent(dir);
   if (absl::Status s = MakeDirs(parent); !s.ok()) return s;
+  BALLAST_FAILPOINT_STATUS("dir-make");
   if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) return FileError("mkdir", dir, errno);
+  BALLAST_FAILPOINT("dir-made");
   return SyncDir(parent);
 }
 
@@ -83,17 +88,22 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view bytes) {
+  BALLAST_FAILPOINT_STATUS("file-create");
   const std::string temporary = path + ".new";
   UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (fd.get() < 0) return FileError("open", temporary, errno);
+  BALLAST_FAILPOINT_STATUS("file-write");
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd.get(), bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return FileError("write", temporary, errno);
     bytes.remove_prefix(static_cast<size_t>(n));
   }
+  BALLAST_FAILPOINT_STATUS("file-sync");
   if (::fsync(fd.get()) != 0) return FileError("fsync", temporary, errno);
+  BALLAST_FAILPOINT_STATUS("file-rename");
   if (::rename(temporary.c_str(), path.c_str()) != 0) return FileError("rename", temporary, errno);
+  BALLAST_FAILPOINT("file-renamed");
   return SyncDir(Parent(path));
 }
 

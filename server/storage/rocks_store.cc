@@ -18,6 +18,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "server/failpoint.h"
 #include "server/storage/files.h"
 #include "server/storage/high_mark.h"
 
@@ -118,9 +119,11 @@ class RocksStore : public Store {
   }
 
   absl::Status Put(absl::string_view key, absl::string_view value) override {
+    BALLAST_FAILPOINT("record-put");
     rocksdb::WriteBatch batch = NewBatch();
     const rocksdb::Status made = batch.Put(records_, ToSlice(key), ToSlice(value));
     const absl::Status written = Write(made, batch, absl::StrCat("put ", key));
+    BALLAST_FAILPOINT("record-stored");
     return written;
   }
 
@@ -134,9 +137,11 @@ class RocksStore : public Store {
 
   absl::Status Delete(absl::string_view key) override {
     rocksdb::WriteBatch batch = NewBatch();
+    BALLAST_FAILPOINT("record-delete");
     rocksdb::Status s = batch.Delete(records_, ToSlice(key));
     if (s.ok()) s = batch.Delete(blocks_, ToSlice(key));
     const absl::Status written = Write(s, batch, absl::StrCat("delete ", key));
+    BALLAST_FAILPOINT("record-deleted");
     return written;
   }
 
@@ -145,11 +150,14 @@ class RocksStore : public Store {
     const std::string end = PrefixEnd(prefix);
     const std::string what = absl::StrCat("delete ", prefix, "*");
     rocksdb::WriteBatch batch = NewBatch();
+    BALLAST_FAILPOINT("prefix-delete");
     rocksdb::Status s = batch.DeleteRange(records_, ToSlice(prefix), end);
     if (s.ok()) s = batch.DeleteRange(blocks_, ToSlice(prefix), end);
     if (absl::Status written = Write(s, batch, what); !written.ok()) return written;
+    BALLAST_FAILPOINT("prefix-marked");
     const rocksdb::Slice from = ToSlice(prefix), to = end;  // gives the disk space back at once
     s = rocksdb::DeleteFilesInRange(db_.get(), blocks_, &from, &to, /*include_end=*/false);
+    BALLAST_FAILPOINT("prefix-deleted");
     return Written(s, what);
   }
 
@@ -224,7 +232,9 @@ class RocksBulk : public Store::Bulk {
     if (writer_ == nullptr || writer_->FileSize() >= kBulkFileBytes) {
       if (absl::Status s = NextFile(); !s.ok()) return s;
     }
+    BALLAST_FAILPOINT_STATUS("block-write");
     const rocksdb::Status s = writer_->Put(ToSlice(key), ToSlice(value));
+    BALLAST_FAILPOINT("block-written");
     return FromRocks(s, absl::StrCat("write block ", key));
   }
 
@@ -234,22 +244,28 @@ class RocksBulk : public Store::Bulk {
     ingest.move_files = true;
     ingest.allow_global_seqno = true;               // the same version may be written again after a crash
     ingest.verify_checksums_before_ingest = false;  // the values carry their own, checked before they are believed
+    BALLAST_FAILPOINT("sst-ingest");
     const rocksdb::Status s = store_->db_->IngestExternalFile(store_->blocks_, files_, ingest);
+    BALLAST_FAILPOINT("sst-ingested");
     return store_->Written(s, absl::StrCat("ingest ", base_));
   }
 
  private:
   absl::Status NextFile() {
     if (absl::Status s = CloseFile(); !s.ok()) return s;
+    BALLAST_FAILPOINT_STATUS("sst-create");
     writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), options_, store_->blocks_, /*invalidate_page_cache=*/true);
     files_.push_back(absl::StrCat(base_, "-", files_.size(), ".sst"));
     const rocksdb::Status s = writer_->Open(files_.back());
+    BALLAST_FAILPOINT("sst-created");
     return FromRocks(s, absl::StrCat("create ", files_.back()));
   }
 
   absl::Status CloseFile() {  // synced by SstFileWriter
     if (writer_ == nullptr) return absl::OkStatus();
+    BALLAST_FAILPOINT_STATUS("sst-finish");
     const rocksdb::Status s = writer_->Finish();
+    BALLAST_FAILPOINT("sst-finished");
     writer_.reset();
     return FromRocks(s, absl::StrCat("finish ", files_.back()));
   }
@@ -283,17 +299,21 @@ absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, St
   if (!acknowledged.ok() && !absl::IsNotFound(acknowledged.status())) return acknowledged.status();
   // RocksDB would make its directory, but not sync the name: the power may take it away with all that is in it.
   if (absl::Status s = MakeDirs(dir + "/db"); !s.ok()) return s;
+  BALLAST_FAILPOINT_STATUS("bulk-empty");
   if (absl::Status s = EmptyBulkDir(dir + "/bulk"); !s.ok()) return s;
+  BALLAST_FAILPOINT_STATUS("bulk-emptied");
   const std::vector<rocksdb::ColumnFamilyDescriptor> families = {{rocksdb::kDefaultColumnFamilyName, FamilyOptions(/*bulk=*/false)},
                                                                  {kBulkFamily, FamilyOptions(/*bulk=*/true)}};
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
+  BALLAST_FAILPOINT_STATUS("store-open");
   const rocksdb::Status s = rocksdb::DB::Open(DbOptions(/*create=*/!acknowledged.ok()), dir + "/db", families, &handles, &db);
   if (!s.ok()) {
     const std::string text = s.ToString();
     if (absl::StrContains(text, "lock")) return absl::FailedPreconditionError(absl::StrCat("open ", dir, "/db: ", text));
     return absl::DataLossError(absl::StrCat("open ", dir, "/db: ", text));
   }
+  BALLAST_FAILPOINT("store-opened");
   auto store = std::make_unique<RocksStore>(dir, db, std::move(handles), std::move(on_failed));
   if (absl::Status checked = store->CheckWrites(acknowledged); !checked.ok()) return checked;
   return std::unique_ptr<Store>(std::move(store));

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/record/log_record.h"
+#include "server/failpoint.h"
 #include "server/storage/segment_reader.h"
 
 namespace ballast {
@@ -48,13 +49,16 @@ char* PageBuffer::Extend(size_t bytes) {
 }
 
 absl::StatusOr<SegmentFile> SegmentFile::Create(const std::string& dir, uint64_t segment, uint64_t bytes) {
+  BALLAST_FAILPOINT_STATUS("segment-create");
   const std::string path = SegmentPath(dir, segment);
   absl::StatusOr<std::vector<std::string>> spares = ListSpares(dir);
   if (!spares.ok()) return spares.status();
   int flags = O_WRONLY | O_CLOEXEC;
   if (!spares->empty()) {
     const std::string spare = dir + "/" + spares->front();
+    BALLAST_FAILPOINT_STATUS("spare-rename");
     if (::rename(spare.c_str(), path.c_str()) != 0) return FileError("rename", spare, errno);
+    BALLAST_FAILPOINT("spare-renamed");
   } else {
     flags |= O_CREAT | O_EXCL;
   }
@@ -65,13 +69,17 @@ absl::StatusOr<SegmentFile> SegmentFile::Create(const std::string& dir, uint64_t
     fd = UniqueFd(::open(path.c_str(), (flags & ~O_EXCL), 0600));
   }
   if (fd.get() < 0) return FileError("open", path, errno);
+  BALLAST_FAILPOINT_STATUS("segment-preallocate");
   if (absl::Status s = Preallocate(fd.get(), path, bytes); !s.ok()) return s;
+  BALLAST_FAILPOINT_STATUS("segment-preallocated");
   if (::fsync(fd.get()) != 0) return FileError("fsync", path, errno);
   if (absl::Status s = SyncDir(dir); !s.ok()) return s;
+  BALLAST_FAILPOINT("segment-created");
   return SegmentFile(path, std::move(fd), direct);
 }
 
 absl::Status SegmentFile::WriteAt(uint64_t offset, absl::string_view pages) const {
+  BALLAST_FAILPOINT_STATUS("segment-write");
   while (!pages.empty()) {
     const ssize_t n = ::pwrite(fd_.get(), pages.data(), pages.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
@@ -82,11 +90,14 @@ absl::Status SegmentFile::WriteAt(uint64_t offset, absl::string_view pages) cons
     pages.remove_prefix(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }
+  BALLAST_FAILPOINT("segment-written");
   return absl::OkStatus();
 }
 
 absl::Status SegmentFile::Sync(const std::function<int(int fd)>& sync) const {
+  BALLAST_FAILPOINT_STATUS("segment-sync");
   if ((sync ? sync(fd_.get()) : ::fdatasync(fd_.get())) != 0) return FileError("fdatasync", path_, errno);
+  BALLAST_FAILPOINT("segment-synced");
   return absl::OkStatus();
 }
 
@@ -103,11 +114,15 @@ absl::StatusOr<uint64_t> RecycleSegments(const std::string& dir, uint64_t first_
     struct stat st;
     if (::stat(path.c_str(), &st) == 0) bytes += static_cast<uint64_t>(st.st_size);
     if (kept < kSparesMax) {
+      BALLAST_FAILPOINT_STATUS("segment-recycle");
       ++kept;
       const std::string spare = absl::StrFormat("%s/spare-%08d", dir, segment);
       if (::rename(path.c_str(), spare.c_str()) != 0) return FileError("rename", path, errno);
-    } else if (::unlink(path.c_str()) != 0) {
-      return FileError("delete", path, errno);
+      BALLAST_FAILPOINT("segment-recycled");
+    } else {
+      BALLAST_FAILPOINT_STATUS("segment-delete");
+      if (::unlink(path.c_str()) != 0) return FileError("delete", path, errno);
+      BALLAST_FAILPOINT("segment-deleted");
     }
     // One after another: a crash may leave any prefix of the log cut, never a hole in it.
     if (absl::Status s = SyncDir(dir); !s.ok()) return s;
@@ -120,7 +135,9 @@ absl::Status TrimSegment(const std::string& dir, uint64_t segment, uint64_t byte
   struct stat st;
   if (::stat(path.c_str(), &st) != 0) return FileError("stat", path, errno);
   if (static_cast<uint64_t>(st.st_size) <= bytes) return absl::OkStatus();
+  BALLAST_FAILPOINT_STATUS("segment-trim");
   if (::truncate(path.c_str(), static_cast<off_t>(bytes)) != 0) return FileError("truncate", path, errno);
+  BALLAST_FAILPOINT("segment-trimmed");
   return absl::OkStatus();
 }
 

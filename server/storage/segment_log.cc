@@ -264,8 +264,10 @@ class SegmentLogImpl : public SegmentLog {
       if (absl::Status s = SyncFile(sync_time); !s.ok()) return Fail(s);
       if (absl::Status s = mark_.Set(sequence); !s.ok()) return Fail(s);
     }
+    BALLAST_FAILPOINT("log-written");
     if (options_.on_group) options_.on_group(bytes, std::chrono::duration<double>(sync_time).count());
     Release(std::move(groups), bytes, sequence);
+    BALLAST_FAILPOINT("log-told");
     return absl::OkStatus();
   }
 
@@ -326,9 +328,11 @@ class SegmentLogImpl : public SegmentLog {
       cut_below = std::min(cut_below_, file_segment_);
     }
     if (cut_below <= cut_done_) return absl::OkStatus();
+    BALLAST_FAILPOINT("log-cut");
     const absl::StatusOr<uint64_t> bytes = RecycleSegments(options_.dir, cut_below);
     if (!bytes.ok()) return Fail(bytes.status());
     cut_done_ = cut_below;
+    BALLAST_FAILPOINT("log-shortened");
     if (options_.on_cut && *bytes != 0) options_.on_cut(*bytes);
     return absl::OkStatus();
   }
@@ -384,6 +388,7 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(SegmentLogOptions o
     return absl::InvalidArgumentError(
         absl::StrCat("segments of ", options.segment_bytes, " bytes: want a multiple of ", kLogPageBytes, " with room for the RUN record"));
   }
+  BALLAST_FAILPOINT_STATUS("log-open");
   if (end.tail_segment != 0 && end.torn_segment == 0) {
     for (uint64_t segment = end.tail_segment; segment <= end.last_segment; ++segment) {
       const uint64_t bytes = segment == end.tail_segment ? RoundUp(end.tail_offset, kLogPageBytes) : 0;
@@ -395,6 +400,7 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(SegmentLogOptions o
   if (!mark.ok()) return mark.status();
   auto log = std::make_unique<SegmentLogImpl>(std::move(options), end, *std::move(mark));
   if (absl::Status s = log->Start(); !s.ok()) return s;
+  BALLAST_FAILPOINT("log-opened");
   return std::unique_ptr<SegmentLog>(std::move(log));
 }
 
