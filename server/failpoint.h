@@ -1,73 +1,76 @@
-// Named points in the path of a step where a test build can end its own process, as kill -9 would, or hold the thread that comes by.
-// They sit where a crash is hardest to recover from; tests/e2e and tests/crash count on them. In other builds the macro is empty.
+// Named points in the server where a test build can end its own process, fail, wait or lose time. They sit on both sides of whatever a
+// crash may cut in two; server/failpoint_list.h has the table. In other builds the macros are empty.
 //
-//   BALLAST_FAILPOINT("append-receipt");
-//
-//   append-receipt    a contribution is in the log (durable on shards other than 0), its receipt is not sent
-//   submit-decision   the coordinator took a Submit, its step is not decided
-//   decision-apply    a decision is held (durable on shard 0), not applied
-//   apply-ack         a decision is applied and published, nobody was told
-//   log-write         records are appended in memory, nothing of them is written
+//   BALLAST_FAILPOINT("segment-written");
+//   BALLAST_FAILPOINT_STATUS("segment-sync");   in a function that returns Status or StatusOr: may return an error there
 //
 // Environment of a test build (--config=mutate or the -mutable binaries):
-//   BALLAST_CRASH_AT=name:n   the n-th thread to pass `name` kills the process (SIGKILL), after a line "failpoint name" on stderr
-//   BALLAST_STALL_AT=name:f   while the file f exists, a thread that passes `name` stays there until the process is killed
+//   BALLAST_FAILPOINTS           plans, "name=action[:argument][@nth][*count][%percent]", separated by ";"
+//   BALLAST_FAILPOINTS_FILE      a file with plans, read again when it changes; its plans replace those of the variable
+//   BALLAST_FAILPOINTS_SEED      of the coin behind %percent; default 1
+//   BALLAST_FAILPOINTS_COVERAGE  a file that counts passes and firings over all lives of the process; written through a shared mapping, so
+//                                nothing is lost when it is killed. kFailpoints records of CoverageLine
+// Actions: kill (SIGKILL), exit[:status], error[:text] (Internal), pause:FILE (while FILE exists), delay:MILLISECONDS.
+// @nth: fires from the nth pass after the plan was read on (default the first); *count: at most so often (default: always).
+// Whatever fires says "failpoint NAME" on stderr first. A plan that cannot be read ends the process with status 2.
 // Threads: any.
 #ifndef BALLAST_SERVER_FAILPOINT_H_
 #define BALLAST_SERVER_FAILPOINT_H_
 
 #ifdef BALLAST_MUTATIONS
 
-#include <signal.h>
-#include <stdio.h>
-#include <unistd.h>
-
-#include <atomic>
-#include <cstdlib>
+#include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "server/failpoint_list.h"
 
 namespace ballast {
 
-class Failpoints {
- public:
-  static void Pass(const char* name) {
-    static Failpoints points;
-    if (points.Crashes(name)) {
-      fprintf(stderr, "failpoint %s\n", name);
-      raise(SIGKILL);
-    }
-    if (points.Stalls(name)) {
-      fprintf(stderr, "failpoint %s: stalled\n", name);
-      for (;;) pause();
-    }
-  }
-
- private:
-  struct Plan {  // "name:argument" in an environment variable
-    std::string name;
-    std::string argument;
-
-    explicit Plan(const char* variable) {
-      const char* text = std::getenv(variable);
-      const std::string plan = text == nullptr ? "" : text;
-      name = plan.substr(0, plan.find(':'));
-      if (name.size() < plan.size()) argument = plan.substr(name.size() + 1);
-    }
-  };
-
-  bool Crashes(const char* passed) { return crash_.name == passed && ++passes_ == std::atol(crash_.argument.c_str()); }
-  bool Stalls(const char* passed) { return stall_.name == passed && access(stall_.argument.c_str(), F_OK) == 0; }
-
-  const Plan crash_{"BALLAST_CRASH_AT"};
-  const Plan stall_{"BALLAST_STALL_AT"};
-  std::atomic<long> passes_{0};
+struct FailpointPlan {
+  enum class Action { kKill, kExit, kError, kPause, kDelay };
+  size_t point = 0;
+  Action action = Action::kKill;
+  std::string argument;
+  uint64_t nth = 1;
+  uint64_t count = UINT64_MAX;
+  uint64_t percent = 100;
 };
+
+// InvalidArgument names what cannot be read.
+[[nodiscard]] absl::StatusOr<std::vector<FailpointPlan>> ParseFailpointPlans(absl::string_view text);
+
+// One record of the coverage file, in the order of the table.
+struct CoverageLine {
+  char name[48];
+  uint64_t passes;
+  uint64_t fired;
+};
+
+// Counts the pass and does what the plans say. Not OK: an error was planned.
+[[nodiscard]] absl::Status PassFailpoint(size_t point);
+// The same where no error can be returned: one that was planned there ends the process with status 2.
+void PassPlainFailpoint(size_t point);
 
 }  // namespace ballast
 
-#define BALLAST_FAILPOINT(name) ::ballast::Failpoints::Pass(name)
+#define BALLAST_FAILPOINT(name)                                                                         \
+  do {                                                                                                  \
+    static_assert(::ballast::FailpointIndex(name) < ::ballast::kFailpoints, "not in failpoint_list.h"); \
+    ::ballast::PassPlainFailpoint(::ballast::FailpointIndex(name));                                     \
+  } while (false)
+#define BALLAST_FAILPOINT_STATUS(name)                                                                                   \
+  do {                                                                                                                   \
+    static_assert(::ballast::FailpointIndex(name) < ::ballast::kFailpoints, "not in failpoint_list.h");                  \
+    if (absl::Status planned = ::ballast::PassFailpoint(::ballast::FailpointIndex(name)); !planned.ok()) return planned; \
+  } while (false)
 #else
 #define BALLAST_FAILPOINT(name) static_cast<void>(0)
+#define BALLAST_FAILPOINT_STATUS(name) static_cast<void>(0)
 #endif
 
 #endif  // BALLAST_SERVER_FAILPOINT_H_

@@ -1,55 +1,50 @@
 """Bit exactness: servers and workers are killed while they train, and whatever is killed, the state is that of a replay of the whole log.
 
-Four campaigns of 12 kills: int8 and fp32, with checkpoints every 25 versions and without. Every gap of the protocol is hit at least 5 times.
-`python -m tests.crash.campaign` makes longer ones.
+Three rounds of 15 planned deaths and more: int8 and fp32, with checkpoints every 8 versions and without, each staleness. Every gap of the
+protocol is hit in each. `python -m tests.crash.campaign` makes longer campaigns with random settings and points.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.crash.campaign import GAPS, Campaign, Death
+from tests.crash.round import Kill, Round, Settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PLAN = [
-    ("server-0", "kill -9"),
-    ("server-0", "append-receipt"),
-    ("server-0", "submit-decision"),
-    ("server-0", "decision-apply"),
-    ("worker-0", "kill -9"),
-    ("server-1", "kill -9"),
-    ("server-1", "append-receipt"),
-    ("server-1", "decision-apply"),
-    ("server-1", "apply-ack"),
-    ("server-0", "submit-decision"),
-    ("server-0", "apply-ack"),
-    ("worker-1", "kill -9"),
+    Kill("server-0"),
+    Kill("server-0", "receipt-send", nth=3),
+    Kill("server-0", "submit-take", nth=4),
+    Kill("server-0", "step-decide", nth=2, nested=("record-replay=kill@5",)),
+    Kill("worker-0"),
+    Kill("server-1", nested=("log-opened=kill",)),
+    Kill("server-1", "receipt-send", nth=5),
+    Kill("server-1", "decision-apply", nth=3),
+    Kill("server-1", "apply-report", nth=2, also="server-0"),
+    Kill("server-0", "segment-sync", "error", nth=4),
+    Kill("server-0", "ack-send", nth=3),
+    Kill("worker-1"),
 ]
-SEEDS = {("int8", True): 11, ("int8", False): 12, ("fp32", True): 13, ("fp32", False): 14}
+SETTINGS = [
+    (11, Settings("int8", 0, "mlp", checkpoints=True, side_runs=False)),
+    (13, Settings("fp32", 1, "counter", checkpoints=True, whole_log=False)),
+    (14, Settings("fp32", None, "mlp", checkpoints=False, side_runs=False)),
+]
+DEATHS = 15  # planned ones with those during recovery and at the same time
 
-_deaths: list[Death] = []
 
-
-@pytest.mark.parametrize("codec,checkpoints", SEEDS)
-def test_nothing_acknowledged_is_lost_and_every_bit_is_replayed(tmp_path: Path, codec: str, checkpoints: bool) -> None:
-    seed = SEEDS[codec, checkpoints]
+@pytest.mark.parametrize("seed,settings", SETTINGS)
+def test_nothing_acknowledged_is_lost_and_every_bit_is_replayed(tmp_path: Path, seed: int, settings: Settings) -> None:
     print(f"seed {seed}")
     start = time.monotonic()
-    deaths = Campaign(tmp_path, seed, codec, checkpoints).run(PLAN)
-    assert len(deaths) == len(PLAN)
-    _deaths.extend(deaths)
-    print(f"{len(deaths)} kills in {time.monotonic() - start:.0f} s")
-
-
-def test_every_gap_was_hit() -> None:
-    if len(_deaths) < len(SEEDS) * len(PLAN):
-        pytest.skip("counts the kills of the tests above, which did not all run")
-    kinds = Counter(d.how for d in _deaths)
-    print(f"{len(_deaths)} kills: {dict(kinds)}; slowest healed in {max(d.heal_s for d in _deaths):.1f} s")
-    assert len(_deaths) >= 40
-    assert all(kinds[gap] >= 5 for gap in GAPS), kinds
+    played = Round(tmp_path, random.Random(seed), settings)
+    played.run(PLAN)
+    print(f"{dict(played.kinds)} in {time.monotonic() - start:.0f} s; slowest healed in {max(played.heals):.1f} s")
+    assert sum(played.kinds.values()) >= DEATHS
+    fired = played.coverage().fired
+    assert all(fired[kill.point] for kill in PLAN if kill.point), fired

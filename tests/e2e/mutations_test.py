@@ -209,7 +209,7 @@ SCENARIOS: dict[str, Callable[[Scene], None]] = {
 
 
 def play(name: str, directory: Path, mutate: str) -> None:
-    environment = {"BALLAST_STALL_AT": f"log-write:{directory}/stall-{{name}}"}
+    environment = {"BALLAST_FAILPOINTS": f"log-write=pause:{directory}/stall-{{name}}"}
     if mutate:
         environment["BALLAST_MUTATE"] = mutate
     flags = ("--log-retain", "all")

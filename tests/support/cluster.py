@@ -60,7 +60,8 @@ class Process:
         self.starts = 0
         self._log_start = 0
 
-    def start(self, wait: bool = True) -> None:
+    def start(self, wait: bool = True, environment: dict[str, str] | None = None) -> None:
+        """`environment`: further variables, for this life only."""
         assert not self.alive(), f"{self.name} runs already"
         self.ready_file.unlink(missing_ok=True)
         self.starts += 1
@@ -68,7 +69,7 @@ class Process:
             self._log_start = log.tell()
             self.popen = subprocess.Popen(
                 [*self.command, "--listen", self.address, "--metrics-listen", self.metrics_address, "--ready-file", str(self.ready_file), "--log-format", "text"],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment, **(environment or {})},
             )  # fmt: skip
         if wait:
             self.await_ready()
@@ -128,16 +129,18 @@ class Process:
 class Cluster:
     """`servers` x ballast-server and `workers` x ballast-worker below `directory`. Use as a context manager.
 
-    In values of `environment`, {name} stands for the process's name.
+    In values of `environment`, {name} stands for the process's name. `starter` brings up each process for the first time.
     """
 
     def __init__(self, directory: Path, servers: int = 1, workers: int = 1, server_flags: tuple[str, ...] = (), worker_flags: tuple[str, ...] = (),
-                 server_binary: str = "ballast-server", environment: dict[str, str] | None = None):  # fmt: skip
+                 server_binary: str = "ballast-server", environment: dict[str, str] | None = None,
+                 starter: Callable[[Process], None] = Process.start):  # fmt: skip
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.server_flags, self.worker_flags = server_flags, worker_flags
         self.environment = environment or {}
         self.server_binary = server_binary
+        self.starter = starter
         self.servers: list[Process] = []
         self.workers: list[Process] = []
         self._servers_wanted, self._workers_wanted = servers, workers
@@ -162,7 +165,7 @@ class Cluster:
             command += ["--coordinator", self.servers[0].address]
         process = self._process(f"server-{index}", [*command, *self.server_flags])
         self.servers.append(process)
-        process.start()
+        self.starter(process)
         return process
 
     def add_worker(self, index: int) -> Process:
@@ -170,7 +173,7 @@ class Cluster:
         command = [binary("ballast-worker"), "--server", self.servers[0].address, "--dir", str(self.directory / name), "--name", name, "--threads", "1"]
         process = self._process(name, [*command, *self.worker_flags])
         self.workers.append(process)
-        process.start()
+        self.starter(process)
         return process
 
     def _process(self, name: str, command: list[str]) -> Process:
