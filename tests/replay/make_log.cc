@@ -155,7 +155,7 @@ RunSpec SpecOf(const std::string& optimizer, const std::string& codec) {
   if (optimizer == "momentum") spec.optimizer.momentum = 0.9, spec.optimizer.nesterov = true;
   spec.optimizer.groups = {{1, 0.01f}, {0.5, 0}};
   spec.push_codec = codec == "int8" ? Codec::kInt8 : codec == "bf16" ? Codec::kBf16 : Codec::kFp32;
-  spec.batch_rows = spec.step_rows = 8;
+  spec.batch_rows = spec.step_rows = spec.contribution_rows = 8;
   return spec;
 }
 

@@ -1,7 +1,7 @@
 // Damages one file of a real data directory, one bit or more, starts from it as ballast-server does, and demands: refused, or exactly the
 // state that was there. A directory is made here (stopped in order, and as kill -9 leaves it), or given: --dir=DIR of a stopped server 0.
 //   --flips=N    random single bits (file class, then file, then bit)          --seed=N
-// Beside the flips every file is deleted, emptied, filled with zeros and cut at a few random places.
+// Beside the flips one file of each class (--every-file: each) is deleted, emptied, filled with zeros and cut at a few random places.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,7 +35,8 @@ namespace {
 namespace fs = std::filesystem;
 using Image = std::map<std::string, std::string>;  // path below the directory -> bytes
 
-uint64_t flips = 60, seed = 0;
+uint64_t flips = 40, seed = 0;
+bool every_file = false;
 std::string given_dir;
 
 constexpr unsigned kSecondsMax = 60;  // of one start
@@ -92,6 +93,7 @@ Image MakeDir(bool killed) {
     EXPECT_TRUE(records.PutRun({t.spec, 1, t.layout}).ok());
     EXPECT_TRUE(t.Open().ok());
     EpochRecord epoch;
+    epoch.epoch = 1;
     epoch.partitions = 2;
     epoch.batch_rows = 128;
     EXPECT_TRUE(records.PutEpoch("r", epoch).ok());
@@ -195,9 +197,15 @@ class Campaign {
     }
   }
 
-  std::vector<std::string> Names() const {
+  std::vector<std::string> Names(std::mt19937_64& random) const {
     std::vector<std::string> names;
-    for (const auto& [name, bytes] : image_) names.push_back(name);
+    for (const auto& [kind, members] : by_class_) {
+      if (every_file) {
+        names.insert(names.end(), members.begin(), members.end());
+      } else {
+        names.push_back(members[random() % members.size()]);
+      }
+    }
     return names;
   }
 
@@ -266,7 +274,7 @@ TEST(DamageTest, EveryDamageIsRefusedOrHarmless) {
     ASSERT_NO_FATAL_FAILURE(bits.Use(image));
     for (uint64_t i = 0; i < flips / images.size(); ++i) bits.Flip(random);
     ASSERT_NO_FATAL_FAILURE(files.Use(image));
-    for (const std::string& name : files.Names()) files.DamageWhole(name, random);
+    for (const std::string& name : files.Names(random)) files.DamageWhole(name, random);
   }
   std::printf("seed %lu, %lu flipped bits:\n", static_cast<unsigned long>(seed), static_cast<unsigned long>(flips));
   bits.Print();
@@ -279,10 +287,11 @@ void ParseFlags(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     absl::string_view flag = argv[i];
     const bool known = (absl::ConsumePrefix(&flag, "--flips=") && absl::SimpleAtoi(flag, &flips)) ||
+                       (every_file = every_file || flag == "--every-file", flag == "--every-file") ||
                        (absl::ConsumePrefix(&flag, "--seed=") && absl::SimpleAtoi(flag, &seed)) ||
                        (absl::ConsumePrefix(&flag, "--dir=") && !(given_dir = std::string(flag)).empty());
     if (known) continue;
-    std::fprintf(stderr, "unknown flag %s; known: --flips=N --seed=N --dir=DIR\n", argv[i]);
+    std::fprintf(stderr, "unknown flag %s; known: --flips=N --seed=N --every-file --dir=DIR\n", argv[i]);
     std::exit(2);
   }
 }

@@ -1,13 +1,15 @@
 #include "tests/storage/opened_state.h"
 
 #include <memory>
+#include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "core/coordinator/coordinator.h"
 #include "core/record/decision.h"
 #include "core/record/hash.h"
@@ -120,12 +122,16 @@ class Opening {
     return told->failed;
   }
 
-  // Small records, all of them; checkpoints were read above.
+  // Small records; checkpoints were read above.
   absl::Status ReadRecords() {
-    return store_->Scan("", [this](absl::string_view key, absl::string_view value) {
-      if (!absl::StartsWith(key, "ckpt/")) state_.facts[absl::StrCat("record ", key)] = std::string(value);
-      return true;
-    });
+    for (const char* prefix : {"cluster/", "epoch/", "manifest/", "removed/", "run/", "stopped/"}) {
+      const absl::Status scanned = store_->Scan(prefix, [this](absl::string_view key, absl::string_view value) {
+        state_.facts[absl::StrCat("record ", key)] = std::string(value);
+        return true;
+      });
+      if (!scanned.ok()) return scanned;
+    }
+    return absl::OkStatus();
   }
 
   const std::string dir_;

@@ -25,6 +25,7 @@ struct Globals {
 void AddDevCommands(CLI::App& app, Globals& globals);
 void AddRunCommands(CLI::App& app, Globals& globals);
 void AddCheckpointCommands(CLI::App& app, Globals& globals);
+void AddLogCommands(CLI::App& app, Globals& globals);
 
 // Makes `command` run `body` and turn its status into message and exit code.
 void Bind(CLI::App* command, Globals& globals, std::function<absl::Status()> body);

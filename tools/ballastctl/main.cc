@@ -40,6 +40,7 @@ int Main(int argc, char** argv) {
   AddDevCommands(app, globals);
   AddRunCommands(app, globals);
   AddCheckpointCommands(app, globals);
+  AddLogCommands(app, globals);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& e) {
