@@ -91,6 +91,8 @@ const std::vector<Setting>& Settings() {
       {"queue-bytes", "BYTES", "256M", "pushed bytes that may wait for one run; then its streams are not read",
        Bytes(&ServerConfig::queue_bytes)},
       {"disk-reserve", "BYTES", "512M", "free disk space below which no more batches are granted", Bytes(&ServerConfig::disk_reserve)},
+      {"reader-timeout", "SECONDS", "60", "a Pull stream of which nothing is taken for so long is closed",
+       Number(&ServerConfig::reader_timeout_s)},
       {"ready-file", "PATH", "", "written when serving: {\"address\", \"metrics_address\", \"pid\"}", Text(&ServerConfig::ready_file)},
   };
   return *kSettings;
@@ -127,6 +129,7 @@ absl::Status ReadTomlFile(const std::string& path, Values* values) {
 
 absl::Status CheckTogether(const ServerConfig& config) {
   if (config.dir.empty()) return absl::InvalidArgumentError("--dir is required: the data directory of this server");
+  if (config.reader_timeout_s < 1) return absl::InvalidArgumentError("--reader-timeout must be at least 1 second");
   if (config.servers < 1) return absl::InvalidArgumentError("--servers must be at least 1");
   if (config.index >= config.servers) {
     return absl::InvalidArgumentError(absl::StrCat("--index ", config.index, " needs --servers of at least ", config.index + 1));

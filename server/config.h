@@ -26,6 +26,7 @@ struct ServerConfig {
   bool reflection = true;
   uint64_t queue_bytes = 256u << 20;
   uint64_t disk_reserve = 512u << 20;
+  uint32_t reader_timeout_s = 60;
   std::string ready_file;
   std::string mutate;  // BALLAST_MUTATE, in builds with BALLAST_MUTATIONS only
 };

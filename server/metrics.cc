@@ -76,7 +76,8 @@ DataPlaneMetrics::DataPlaneMetrics(prometheus::Registry& r)
       pull_seconds_(Histogram(r, "ballast_pull_seconds", "From the version being there to its last chunk being sent.", SecondsBounds())),
       push_streams_(Gauge(r, "ballast_push_streams", "Open Push streams.")),
       pull_streams_(Gauge(r, "ballast_pull_streams", "Open Pull streams.")),
-      push_held_back_(Counter(r, "ballast_push_held_back_total", "Times a Push stream was not read because its run's queue was full.")) {
+      push_held_back_(Counter(r, "ballast_push_held_back_total", "Times a Push stream was not read because its run's queue was full.")),
+      slow_readers_(Counter(r, "ballast_pull_slow_readers_total", "Pull streams that were closed because their reader took nothing.")) {
   for (size_t codec = 1; codec < push_bytes_.size(); ++codec) {
     const Labels label = {{"codec", CodecLabel(codec)}};
     push_bytes_[codec] = &Counter(r, "ballast_push_received_bytes_total", "Payload bytes of contributions received.", label);
@@ -102,6 +103,7 @@ void DataPlaneMetrics::PullWaited(double seconds) { pull_wait_seconds_.Observe(s
 void DataPlaneMetrics::PullDone(double seconds) { pull_seconds_.Observe(seconds); }
 void DataPlaneMetrics::AddPushStreams(int delta) { push_streams_.Increment(delta); }
 void DataPlaneMetrics::AddPullStreams(int delta) { pull_streams_.Increment(delta); }
+void DataPlaneMetrics::SlowReader() { slow_readers_.Increment(); }
 void DataPlaneMetrics::PushHeldBack() { push_held_back_.Increment(); }
 
 CoordinatorMetrics::CoordinatorMetrics(prometheus::Registry& r)

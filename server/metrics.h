@@ -62,6 +62,7 @@ class DataPlaneMetrics {
   void PullDone(double seconds);    // version there -> last chunk handed to the transport
   void AddPushStreams(int delta);
   void AddPullStreams(int delta);
+  void SlowReader();    // a Pull stream was closed because nothing was taken of it
   void PushHeldBack();  // a stream stopped reading because the owner thread's queue was full
 
  private:
@@ -78,6 +79,7 @@ class DataPlaneMetrics {
   prometheus::Gauge& push_streams_;
   prometheus::Gauge& pull_streams_;
   prometheus::Counter& push_held_back_;
+  prometheus::Counter& slow_readers_;
 };
 
 // The coordinator role of server 0, all runs together.

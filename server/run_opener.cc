@@ -28,7 +28,7 @@ absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& ru
   options.dir = dir_->ShardDir(run.spec.name, identity.server);
   options.shard = identity.server;
   options.shards = identity.servers;
-  options.incarnation = dir_->incarnation();
+  options.incarnation = options_.incarnation;
   options.coordinator_log = identity.server == 0;
   options.retain_all = options_.retain_all;
   options.queue_bytes_max = options_.queue_bytes_max;

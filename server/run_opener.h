@@ -23,6 +23,7 @@ class RunOpener {
  public:
   struct Options {
     bool retain_all = false;
+    uint64_t incarnation = 0;  // that receipts carry
     uint64_t queue_bytes_max = 0;
     uint64_t disk_reserve_bytes = 0;
     Rules rules;

@@ -26,6 +26,7 @@ constexpr char kClusterName[] = "ballast";  // of the data directory; which clus
 constexpr char kClusterKey[] = "cluster/id";
 constexpr int kGrpcThreadsMax = 64;
 constexpr uint64_t kGrpcBaseBytes = 512u << 20;  // of gRPC's memory quota, beside the pushes
+constexpr int kLifeRandomBits = 12;              // 2^20 lives are left: session ids have 32 bits for a life (core/coordinator/sessions.h)
 constexpr absl::Duration kDrainMax = absl::Seconds(20);
 
 // Services that grpc.health.v1 answers for; unset names are NOT_FOUND there.
@@ -43,6 +44,13 @@ const std::vector<std::string>& HealthNames(bool coordinator) {
 std::string RandomId() {
   std::random_device device;
   return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+}
+
+// What server 0 and the others know this life by: it grows with each, and two processes that count on from copies of one data directory do
+// not come to the same number, so that a receipt or an acceptance of one is never taken for the other's.
+uint64_t LifeOf(uint64_t incarnation) {
+  std::random_device device;
+  return incarnation << kLifeRandomBits | (device() & ((1u << kLifeRandomBits) - 1));
 }
 
 // Reflection is a plug-in of the process: it cannot be taken away from a second server.
@@ -82,19 +90,22 @@ absl::Status Server::Open() {
   auto dir = DataDir::Open(config_.dir, {kClusterName, config_.index, config_.servers});
   if (!dir.ok()) return dir.status();
   dir_ = *std::move(dir);
+  life_ = LifeOf(dir_->incarnation());
   auto store = OpenRocksStore(dir_->StoreDir(), [this](const absl::Status& failed) { Fatal(failed); });
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
   LogInfo("data directory opened", {{"dir", config_.dir},
                                     {"server", absl::StrCat(config_.index, " of ", config_.servers)},
-                                    {"incarnation", absl::StrCat(dir_->incarnation())}});
+                                    {"incarnation", absl::StrCat(dir_->incarnation())},
+                                    {"life", absl::StrCat(life_)}});
   SetLogCounter([this](bool error) { metrics_.CountLogLine(error); });
 
   artifacts_ = std::make_unique<Artifacts>(store_.get(), [this](uint64_t bytes) { return opener_->CheckDisk(bytes); });
   runs_ = std::make_unique<RunTable>();
-  data_plane_ = std::make_unique<DataPlane>(runs_.get(), &metrics_.data_plane(), config_.index);
+  data_plane_ = std::make_unique<DataPlane>(runs_.get(), &metrics_.data_plane(), config_.index, absl::Seconds(config_.reader_timeout_s));
   RunOpener::Options options;
   options.retain_all = config_.log_retain_all;
+  options.incarnation = life_;
   options.queue_bytes_max = config_.queue_bytes;
   options.disk_reserve_bytes = config_.disk_reserve;
   options.rules = rules_;
@@ -143,9 +154,9 @@ absl::Status Server::Listen() {
     if (!cluster.ok()) return cluster.status();
     Runner::Options options;
     options.servers = config_.servers;
-    options.incarnation = dir_->incarnation();
+    options.incarnation = life_;
     options.cluster_id = *cluster;
-    options.self.set_incarnation(dir_->incarnation());
+    options.self.set_incarnation(life_);
     options.self.set_release(kVersion);
     options.self.set_metrics_address(metrics_address_);
     options.rules = rules_;
@@ -189,7 +200,7 @@ absl::Status Server::StartRole() {
   options.coordinator = config_.coordinator;
   options.index = config_.index;
   options.servers = config_.servers;
-  options.incarnation = dir_->incarnation();
+  options.incarnation = life_;
   options.address = advertise;
   options.metrics_address = metrics_address_;
   options.ready = [this] { OnReady(); };

@@ -70,6 +70,7 @@ class Server {
   std::string metrics_address_;
 
   std::unique_ptr<DataDir> dir_;
+  uint64_t life_ = 0;  // the incarnation that others are told
   std::unique_ptr<Store> store_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::unique_ptr<Artifacts> artifacts_;

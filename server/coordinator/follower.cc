@@ -128,10 +128,10 @@ void Follower::Loop() {
     const absl::Status status = FollowOnce();
     if (stopping_.HasBeenNotified()) return;
     if (Refused(status)) return options_.fatal(status);
-    if (!said_unreachable_) {
-      LogWarning("server 0 is not reachable; trying on",
+    if (status.code() != said_) {  // once for each kind of trouble
+      LogWarning(absl::IsAborted(status) ? "server 0 is not followed; trying on" : "server 0 is not reachable; trying on",
                  {{"coordinator", options_.coordinator}, {"reason", std::string(status.message())}});
-      said_unreachable_ = true;
+      said_ = status.code();
     }
     if (absl::Now() - start > kBackOffMax) back_off = kBackOffFirst;  // it was up
     stopping_.WaitForNotificationWithTimeout(back_off * absl::Uniform(random, 0.5, 1.0));
@@ -204,8 +204,10 @@ absl::Status Follower::OnWelcome(const v1::ShardDown& message) {
   uint64_t highest = 0;
   if (const auto stored = store_->Get(kIncarnationKey); stored.ok()) (void)absl::SimpleAtoi(*stored, &highest);
   if (welcome.coordinator_incarnation() < highest) {
-    return absl::AbortedError(absl::StrCat("a coordinator of life ", welcome.coordinator_incarnation(), " answered, but life ", highest,
-                                           " was seen before: it is a zombie"));
+    return absl::AbortedError(
+        absl::StrCat("server 0 answered in life ", welcome.coordinator_incarnation(), ", but life ", highest,
+                     " was followed before: it is a zombie, or its data directory was copied. Nothing that it decides ",
+                     "is acknowledged; let one of them run only"));
   }
   BALLAST_FAILPOINT("follow-welcome");
   if (absl::Status put = store_->Put(kIncarnationKey, absl::StrCat(welcome.coordinator_incarnation())); !put.ok()) return put;
@@ -216,7 +218,7 @@ absl::Status Follower::OnWelcome(const v1::ShardDown& message) {
   }
   BALLAST_FAILPOINT("follow-welcomed");
   LogInfo("following server 0", {{"coordinator", options_.coordinator}, {"incarnation", absl::StrCat(welcome.coordinator_incarnation())}});
-  said_unreachable_ = false;
+  said_ = absl::StatusCode::kOk;
   opener_thread_.Post([this, runs = welcome.runs()] {
     runs_due_ = runs;
     if (runs == 0) SayReady();

@@ -74,8 +74,8 @@ class Follower {
   RunTable* const runs_;
 
   std::unique_ptr<v1::Control::Stub> stub_;
-  bool said_unreachable_ = false;  // loop thread
-  uint32_t runs_due_ = 0;          // opener thread, as the next: OpenRun messages that are missing until this server is ready
+  absl::StatusCode said_ = absl::StatusCode::kOk;  // loop thread: why there is no connection, when it was last said
+  uint32_t runs_due_ = 0;  // opener thread, as the next: OpenRun messages that are missing until this server is ready
   bool said_ready_ = false;
 
   absl::Mutex mu_;

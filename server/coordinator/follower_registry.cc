@@ -33,7 +33,10 @@ absl::Status FollowerRegistry::Connect(StreamId stream, std::shared_ptr<Peer<v1:
   Server& server = servers_[open.index()];
   if (open.incarnation() < server.info.incarnation()) {
     return WithReason(
-        absl::AbortedError(absl::StrCat("server ", open.index(), " has connected in a later life (", server.info.incarnation(), ")")),
+        absl::FailedPreconditionError(absl::StrCat(
+            "server ", open.index(), " has connected in a later life (", server.info.incarnation(), ") from ", server.info.address(),
+            ": this process, life ", open.incarnation(),
+            ", is a zombie, or its data directory was copied. Let one of them run only; started again it takes the other's place")),
         "OLD_INCARNATION");
   }
   if (server.peer != nullptr) server.peer->Close(WithReason(absl::AbortedError("the server connected again"), "REPLACED"));

@@ -174,6 +174,25 @@ TEST(RunRecordsTest, EverythingComesBack) {
   EXPECT_TRUE(records.LoadEpochs("r")->empty());
 }
 
+TEST(RunRecordsTest, WhatACrashLeftOfARemovedRunDoesNotCountForTheNextOne) {
+  MemoryStore store;
+  RunRecords records(&store);
+  ASSERT_TRUE(records.PutRun(TestRun()).ok());
+  Manifest manifest;
+  manifest.run = "r";
+  manifest.version = 1;
+  ASSERT_TRUE(records.PutManifest(manifest).ok());
+  ASSERT_TRUE(records.PutEpoch("r", EpochRecord{1, 4, 16, "x:int32", true, {}}).ok());
+  ASSERT_TRUE(records.PutStopped("r", "because").ok());
+  ASSERT_TRUE(store.Delete("run/r").ok());  // DeleteRun, cut short behind the definition
+
+  ASSERT_TRUE(records.PutRun(TestRun()).ok());
+  EXPECT_EQ(records.LoadRuns()->size(), 1u);
+  EXPECT_TRUE(records.LoadManifests("r")->empty());
+  EXPECT_TRUE(records.LoadEpochs("r")->empty());
+  EXPECT_FALSE(records.LoadStopped("r")->has_value());
+}
+
 TEST(RunRecordsTest, RunsWhoseNamesBeginAlikeAreApart) {
   MemoryStore store;
   RunRecords records(&store);

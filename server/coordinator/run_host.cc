@@ -329,6 +329,7 @@ void RunHost::StoreStop(const RunStatus& now) {
   const bool stopped = now.state == RunStatus::State::kStopped;
   if (stopped == stored_stop_) return;
   stored_stop_ = stopped;
+  if (stopped) LogWarning("run stopped", {{"run", run_.spec.name}, {"reason", now.reason}});
   std::optional<std::string> reason;
   if (stopped) reason = now.reason;
   context_->store_thread->Post([context = context_, run = run_.spec.name, reason] {

@@ -57,7 +57,10 @@ bool ParseEpoch(absl::string_view bytes, EpochRecord* out) {
 
 }  // namespace
 
-absl::Status RunRecords::PutRun(const RunDefinition& run) { return store_->Put(RunKey(run.spec.name), ToProto(run).SerializeAsString()); }
+absl::Status RunRecords::PutRun(const RunDefinition& run) {
+  if (absl::Status cleared = DeleteAllButDefinition(run.spec.name); !cleared.ok()) return cleared;
+  return store_->Put(RunKey(run.spec.name), ToProto(run).SerializeAsString());
+}
 
 absl::StatusOr<std::vector<RunDefinition>> RunRecords::LoadRuns() const {
   std::vector<RunDefinition> runs;
@@ -81,11 +84,15 @@ absl::StatusOr<std::vector<RunDefinition>> RunRecords::LoadRuns() const {
   return runs;
 }
 
-// The definition goes first: without it nothing looks at the others.
+// The definition goes first: without it nothing looks at the others, until a run of the same name is stored.
 absl::Status RunRecords::DeleteRun(const std::string& run, uint64_t generation) {
   absl::Status status = store_->Put(RemovedKey(run), absl::StrCat(generation));
   if (status.ok()) status = store_->Delete(RunKey(run));
-  if (status.ok()) status = store_->DeletePrefix(ManifestPrefix(run));
+  return status.ok() ? DeleteAllButDefinition(run) : status;
+}
+
+absl::Status RunRecords::DeleteAllButDefinition(const std::string& run) {
+  absl::Status status = store_->DeletePrefix(ManifestPrefix(run));
   if (status.ok()) status = store_->DeletePrefix(EpochPrefix(run));
   if (status.ok()) status = store_->Delete(StoppedKey(run));
   return status;

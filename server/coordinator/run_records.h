@@ -24,6 +24,7 @@ class RunRecords {
  public:
   explicit RunRecords(Store* store) : store_(store) {}
 
+  // Of a new run. Clears first what a crash in DeleteRun left of an earlier one: its manifests and epochs must not count for this one.
   absl::Status PutRun(const RunDefinition& run);
   absl::StatusOr<std::vector<RunDefinition>> LoadRuns() const;  // by name
   // Every record of the run. What stays is its generation: a run of the same name begins above it, so that nothing of the old one, on a
@@ -45,6 +46,8 @@ class RunRecords {
   absl::StatusOr<std::optional<std::string>> LoadStopped(const std::string& run) const;
 
  private:
+  absl::Status DeleteAllButDefinition(const std::string& run);
+
   Store* const store_;
 };
 

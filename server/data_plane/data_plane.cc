@@ -7,11 +7,13 @@
 
 namespace ballast {
 
-DataPlane::DataPlane(RunTable* runs, DataPlaneMetrics* metrics, uint32_t server) : checkpoint_reader_("ckpt-reader") {
+DataPlane::DataPlane(RunTable* runs, DataPlaneMetrics* metrics, uint32_t server, absl::Duration reader_timeout)
+    : checkpoint_reader_("ckpt-reader") {
   context_.runs = runs;
   context_.metrics = metrics;
   context_.checkpoint_reader = &checkpoint_reader_;
   context_.server = server;
+  context_.reader_timeout = reader_timeout;
 }
 
 DataPlane::~DataPlane() { Stop(); }
@@ -40,6 +42,7 @@ void DataPlane::Poll() {
     inbox_->Run();
   }
   // No stream hears of the events that are left: it would start another operation, which a queue that is shut down does not survive.
+  for (const auto& stream : context_.streams) stream->CancelAlarms();
   inbox_->Close();
   cq_->Shutdown();
   while (cq_->Next(&tag, &ok)) continue;

@@ -45,6 +45,7 @@ struct DataPlaneContext {
   DataPlaneMetrics* metrics = nullptr;
   Mailbox* checkpoint_reader = nullptr;  // reads of manifests, which wait for the disk
   uint32_t server = 0;
+  absl::Duration reader_timeout;
   std::set<std::shared_ptr<StreamBase>> streams;
 };
 
@@ -53,6 +54,7 @@ class StreamBase : public std::enable_shared_from_this<StreamBase> {
  public:
   explicit StreamBase(DataPlaneContext* plane) : plane_(plane) {}
   virtual ~StreamBase() = default;
+  virtual void CancelAlarms() {}  // the long ones: a queue that is shut down waits for them
 
  protected:
   void OperationStarted() { ++operations_; }
@@ -69,7 +71,8 @@ class StreamBase : public std::enable_shared_from_this<StreamBase> {
 
 class DataPlane {
  public:
-  DataPlane(RunTable* runs, DataPlaneMetrics* metrics, uint32_t server);
+  // `reader_timeout`: a Pull stream of which nothing is taken for so long is closed.
+  DataPlane(RunTable* runs, DataPlaneMetrics* metrics, uint32_t server, absl::Duration reader_timeout);
   ~DataPlane();
 
   void Register(grpc::ServerBuilder& builder);

@@ -10,6 +10,7 @@
 #include "core/status.h"
 #include "proto/status.h"
 #include "server/data_plane/chunk_split.h"
+#include "server/log.h"
 
 namespace ballast {
 namespace {
@@ -180,10 +181,41 @@ void PullStream::SendChunk() {
   writing_ = true;
   OperationStarted();
   stream_.Write(grpc::ByteBuffer(slices, 2), &written_);
+  if (!watching_) Watch();
+}
+
+void PullStream::CancelAlarms() {
+  if (watching_) watch_.Cancel();
+}
+
+void PullStream::Watch() {
+  watching_ = true;
+  chunks_seen_ = chunks_sent_;
+  OperationStarted();
+  const int64_t ms = absl::ToInt64Milliseconds(plane_->reader_timeout);
+  watch_.Set(plane_->cq, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(ms, GPR_TIMESPAN)), &watched_);
+}
+
+void PullStream::OnWatched(bool ok) {
+  watching_ = false;
+  if (ok && writing_ && !finishing_) {
+    if (chunks_sent_ == chunks_seen_) {
+      LogWarning(
+          "a reader takes nothing; its Pull stream is closed",
+          {{"run", wants_.empty() ? "" : wants_.front().run}, {"peer", context_.peer()}, {"version", absl::StrCat(encoding_->version)}});
+      plane_->metrics->SlowReader();
+      closing_ = WithReason(absl::ResourceExhaustedError("the stream is read too slowly"), "SLOW_READER");
+      context_.TryCancel();  // brings the write back
+    } else {
+      Watch();
+    }
+  }
+  OperationDone();
 }
 
 void PullStream::OnWritten(bool ok) {
   writing_ = false;
+  ++chunks_sent_;
   if (!ok && !closing_) closing_ = absl::CancelledError("the stream broke");
   if (closing_) {
     FinishWhenIdle();
@@ -221,6 +253,7 @@ void PullStream::FinishWhenIdle() {
   if (finishing_ || writing_) return;
   if (!closing_ && !(input_ended_ && wants_.empty())) return;
   finishing_ = true;
+  if (watching_) watch_.Cancel();
   OperationStarted();
   stream_.Finish(ToGrpc(closing_.value_or(absl::OkStatus())), &finished_);
 }

@@ -27,7 +27,7 @@ from tests.support.models import BatchNormMlp, FrozenConv, Gru, TiedLstm, Transf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-ROWS, BATCH, STEP, PARTITIONS, SEED = 1600, 16, 32, 4, 11
+ROWS, BATCH, STEP, PARTITIONS, SEED = 1800, 16, 32, 4, 11
 MODELS = {"transformer": (Transformer, 5), "gru": (Gru, 50), "batchnorm": (BatchNormMlp, 5)}
 FURTHER = {"tied-lstm": (TiedLstm, 50), "frozen-conv": (FrozenConv, 5)}
 INPUTS = {"frozen-conv": {"tokens": ("int32", (8,)), "x": ("float32", (3,))}}

@@ -6,14 +6,16 @@ in two of them, and versions that do not grow. tests/crash/network_campaign.py d
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ballast.model import ModelFile
 from tests.support import audit, faults
-from tests.support.cluster import wait_for
+from tests.support.cluster import Process, wait_for
 from tests.support.feeder import FeederJob, export_counter, in_background, options
 from tests.support.proxied import ProxiedCluster
 from tests.support.proxy import UP
@@ -148,3 +150,62 @@ def test_server_unreachable_for_a_while(cluster: ProxiedCluster, model: ModelFil
         job.acks.await_count(acknowledged + 65, seconds=1.5)  # more than what server 1 had accepted before
     cluster.follow.heal()
     assert_trained_once(cluster, job, epoch(60))
+
+
+# ---- two processes that believe to be the same server
+
+
+def copy_of(directory: Path, to: Path) -> Path:
+    return Path(shutil.copytree(directory, to / "copy", ignore=shutil.ignore_patterns("LOCK")))
+
+
+def test_zombie_server_1_on_a_copied_directory(cluster: ProxiedCluster, model: ModelFile, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The copy takes the place of server 1, which stops and says why; the copy lacks decided bytes and stops too. Then server 1 goes on."""
+    job = make_job(cluster, model, name_of(request))
+    assert_trained_once(cluster, job, job.run_epoch(1))
+    real = cluster.servers[1]
+    copy = copy_of(cluster.directory / "server-1", tmp_path)
+    epoch = in_background(lambda: job.run_epoch(2))
+    job.acks.await_count(BATCHES + 40)  # the copy is old now
+    zombie = cluster.server_process("zombie", 1, copy, cluster.shards[1].address, cluster.follow.address)
+    zombie.start(wait=False)
+    assert zombie.popen is not None and real.popen is not None
+    zombie.popen.wait(30)
+    real.popen.wait(30)
+    assert "is a zombie, or its data directory was copied" in real.log_since_start()
+    assert "which shard 1 does not hold whole" in zombie.log_tail()
+    for _ in range(2):  # both come to life 2; in the third life it is certainly the later one
+        start_until_refused(real)
+    assert_trained_once(cluster, job, epoch(60), epochs=2)
+
+
+def start_until_refused(server: Process) -> None:
+    """Starts it unless it runs; returns when it serves or has stopped."""
+    if not server.alive():
+        server.start(wait=False)
+        wait_for(f"{server.name} to serve or to stop", lambda: server.is_ready() or not server.alive())
+
+
+def test_two_coordinators(cluster: ProxiedCluster, model: ModelFile, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A copy of server 0 runs beside it. Server 1 follows the later life only; what the other one decides is acknowledged to nobody."""
+    job = make_job(cluster, model, name_of(request))
+    assert_trained_once(cluster, job, job.run_epoch(1))
+    real, server1 = cluster.servers
+    copy = copy_of(cluster.directory / "server-0", tmp_path)
+    other = cluster.server_process("other", 0, copy, cluster.shards[0].address, "")
+    other.start()
+    epoch = in_background(lambda: job.run_epoch(2))
+    job.acks.await_count(BATCHES + 40)
+    cluster.follow.target = other.address  # server 1 comes to the copy, the workers stay
+    cluster.follow.cut()
+    wait_for("the copy to say that it is old", lambda: "the data of server 0 is older than that of server 1" in other.log_tail())
+    with pytest.raises(TimeoutError):
+        job.acks.await_count(job.acks.count() + 65, seconds=1.5)
+    cluster.follow.target = real.address
+    cluster.follow.cut()
+    wait_for("server 1 to refuse the older life", lambda: "it is a zombie, or its data directory was copied" in server1.log_since_start())
+    other.kill()
+    for _ in range(2):  # life 2 may be taken for older than life 2 of the copy; life 3 is later
+        real.kill()
+        real.start()
+    assert_trained_once(cluster, job, epoch(60), epochs=2)
