@@ -64,6 +64,7 @@ class BidiStream : public grpc::ServerBidiReactor<Up, Down>, public Peer<Down> {
     absl::MutexLock lock(&mu_);
     --unhandled_;
     ReadNext();
+    EndWhenHandled();
   }
 
   // ---- reactor ----
@@ -75,8 +76,7 @@ class BidiStream : public grpc::ServerBidiReactor<Up, Down>, public Peer<Down> {
       reading_ = false;
       if (!ok) {  // the far end is done, or gone
         end_of_input_ = true;
-        if (!closing_) closing_ = absl::OkStatus();
-        return FinishWhenIdle();
+        return EndWhenHandled();
       }
       self = self_;
       message = std::exchange(incoming_, nullptr);
@@ -137,6 +137,13 @@ class BidiStream : public grpc::ServerBidiReactor<Up, Down>, public Peer<Down> {
       queue_bytes_ -= queue_.back().first;
       queue_.pop_back();
     }
+  }
+
+  // What the last messages are answered with, an error above all, goes out before the end.
+  void EndWhenHandled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (!end_of_input_ || unhandled_ > 0) return;
+    if (!closing_) closing_ = absl::OkStatus();
+    FinishWhenIdle();
   }
 
   void FinishWhenIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {

@@ -23,7 +23,8 @@ class FollowerRegistry {
   void SetOwnAddress(const std::string& address) { servers_[0].info.set_address(address); }
 
   // Checks the first message of a Follow stream and takes the server in. A stream that the same server had before is closed: it is a lost
-  // connection. Errors (to close the new stream with): FailedPrecondition when index or cluster is not ours, and for an older life: that process must stop.
+  // connection. Errors (to close the new stream with): FailedPrecondition when index or cluster is not ours, and for an older life: that
+  // process must stop.
   absl::Status Connect(StreamId stream, std::shared_ptr<Peer<v1::ShardDown>> peer, const v1::ShardUp::Open& open);
   // The index of the server whose stream it was; nullopt when another stream took its place.
   std::optional<uint32_t> Disconnect(StreamId stream);

@@ -94,7 +94,7 @@ def test_each_row_is_trained_once_an_epoch(df: Any, model: str) -> None:
         assert all(w.opens for w in peer.workers)
         spec = peer.control.runs["r1"]
         assert spec.schema == "x:float32[2],label:int64" and [t.name for t in spec.tensors] == ["weight", "bias"]
-        assert all(r.rows == 16 for (e, p, s), r in peer.ledger.trained.items() if (e, p, s + 1) in peer.ledger.trained)
+        assert all(r.rows == 16 for (e, p, s), r in peer.ledger.trained.items() if (e, p, s + 2) in peer.ledger.trained)
 
 
 def test_same_run_again_is_complete_and_a_longer_one_resumes(df: Any, model: str, capsys: pytest.CaptureFixture[str]) -> None:
