@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/synchronization/mutex.h"
 #include "core/record/chunk.h"
@@ -52,8 +53,8 @@ class GatedStore : public MemoryStore {
     const std::unique_ptr<Bulk> bulk_;
   };
   absl::Mutex mu_;
-  bool open_ = true;
-  bool waiting_ = false;
+  bool open_ ABSL_GUARDED_BY(mu_) = true;
+  bool waiting_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 // Takes a checkpoint of the current version and commits its manifest.
@@ -104,12 +105,12 @@ TEST(CheckpointTest, FullRingDelaysTheBlockNotTheCut) {
   auto step = std::make_shared<const Decision>(t.Make(DecisionKind::kStep, {uid}));
   t.shard->AppendDecision(step);
   t.shard->Deliver(step);
-  ASSERT_TRUE(t.events.Wait(t.events.accepted, step->index));
+  ASSERT_TRUE(t.events.Wait(&RecordedEvents::accepted, step->index));
   store->WaitForWaiter();
   // Seven owed blocks, room for one, nothing leaves the ring: the step cannot be through, however long we wait.
-  EXPECT_FALSE(t.events.Has(t.events.applied, step->index));
+  EXPECT_FALSE(t.events.Has(&RecordedEvents::applied, step->index));
   store->SetOpen(true);
-  ASSERT_TRUE(t.events.Wait(t.events.applied, step->index));
+  ASSERT_TRUE(t.events.Wait(&RecordedEvents::applied, step->index));
   EXPECT_EQ(t.events.WaitCheckpointed(version).digest, cut);
 }
 
@@ -185,7 +186,7 @@ TEST(CheckpointTest, CheckpointThatACrashCutShortIsMadeAgain) {
   const uint64_t cut = t.Hash();
   const Decision d = t.Make(DecisionKind::kCheckpoint, {});
   t.shard->AppendDecision(std::make_shared<const Decision>(d));  // durable, then the server dies before it is carried out
-  ASSERT_TRUE(t.events.Wait(t.events.durable, d.index));
+  ASSERT_TRUE(t.events.Wait(&RecordedEvents::durable, d.index));
   t.Close();
   ASSERT_TRUE(t.Open().ok());
   EXPECT_EQ(t.events.WaitCheckpointed(d.version).digest, cut);

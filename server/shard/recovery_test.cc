@@ -108,7 +108,7 @@ TEST(RecoveryTest, DurableDecisionWithoutItsContributionRefusesToStart) {
   ASSERT_NO_FATAL_FAILURE(t.Train(2));
   const Decision d = t.Make(DecisionKind::kStep, {{1, 99}});
   t.shard->AppendDecision(std::make_shared<const Decision>(d));
-  ASSERT_TRUE(t.events.Wait(t.events.durable, d.index));
+  ASSERT_TRUE(t.events.Wait(&RecordedEvents::durable, d.index));
   t.Close();
   const absl::Status refused = t.Open();
   EXPECT_EQ(refused.code(), absl::StatusCode::kDataLoss);

@@ -40,15 +40,15 @@ void RecordedEvents::OnFailed(const absl::Status& status) {
   failed = status;
 }
 
-bool RecordedEvents::Wait(const std::set<uint64_t>& set, uint64_t index) {
+bool RecordedEvents::Wait(Indexes indexes, uint64_t index) {
   absl::MutexLock lock(&mu);
-  const auto there = [&] { return set.contains(index) || !failed.ok(); };
+  const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return (this->*indexes).contains(index) || !failed.ok(); };
   mu.Await(absl::Condition(&there));
-  return set.contains(index);
+  return (this->*indexes).contains(index);
 }
-bool RecordedEvents::Has(const std::set<uint64_t>& set, uint64_t index) {
+bool RecordedEvents::Has(Indexes indexes, uint64_t index) {
   absl::MutexLock lock(&mu);
-  return set.contains(index);
+  return (this->*indexes).contains(index);
 }
 absl::Status RecordedEvents::WaitFailed() {
   absl::MutexLock lock(&mu);
@@ -216,10 +216,10 @@ bool TestShard::Decide(const Decision& d) {
   auto shared = std::make_shared<const Decision>(d);
   if (options.coordinator_log) {
     shard->AppendDecision(shared);
-    if (!events.Wait(events.durable, d.index)) return false;
+    if (!events.Wait(&RecordedEvents::durable, d.index)) return false;
   }
   shard->Deliver(shared);
-  return events.Wait(events.applied, d.index);
+  return events.Wait(&RecordedEvents::applied, d.index);
 }
 
 void TestShard::Train(int n) {

@@ -22,18 +22,19 @@ namespace ballast::testing {
 
 class RecordedEvents : public ShardEvents {
  public:
-  void OnAccepted(uint64_t index) override { Add(accepted, index); }
-  void OnApplied(uint64_t index, uint64_t) override { Add(applied, index); }
+  void OnAccepted(uint64_t index) override { Add(&RecordedEvents::accepted, index); }
+  void OnApplied(uint64_t index, uint64_t) override { Add(&RecordedEvents::applied, index); }
   void OnNorm(uint64_t query, double norm2) override;
   void OnCheckpointed(uint64_t version, const ShardDigest& digest) override;
   void OnDisk(bool low, const std::string& reason) override;
   void OnOwnLog(const Uid& uid) override;
-  void OnDecisionDurable(uint64_t index) override { Add(durable, index); }
+  void OnDecisionDurable(uint64_t index) override { Add(&RecordedEvents::durable, index); }
   void OnFailed(const absl::Status& status) override;
 
-  // Waits until `index` is in `set` (a member of this object) or the shard failed. Returns whether it is.
-  bool Wait(const std::set<uint64_t>& set, uint64_t index);
-  bool Has(const std::set<uint64_t>& set, uint64_t index);
+  using Indexes = std::set<uint64_t> RecordedEvents::*;  // &RecordedEvents::accepted, applied or durable
+  // Waits until `index` is among them or the shard failed. Returns whether it is.
+  bool Wait(Indexes indexes, uint64_t index);
+  bool Has(Indexes indexes, uint64_t index);
   absl::Status WaitFailed();
   ShardDigest WaitCheckpointed(uint64_t version);
   double WaitNorm(uint64_t query);
@@ -47,9 +48,9 @@ class RecordedEvents : public ShardEvents {
   absl::Status failed ABSL_GUARDED_BY(mu);
 
  private:
-  void Add(std::set<uint64_t>& set, uint64_t index) {
+  void Add(Indexes indexes, uint64_t index) {
     absl::MutexLock lock(&mu);
-    set.insert(index);
+    (this->*indexes).insert(index);
   }
 };
 

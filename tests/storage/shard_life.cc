@@ -212,7 +212,7 @@ bool ShardLife::Run(uint64_t last, bool wait, Promises& promises) {
     }
     promises.Add(Promises::Kind::kAttempted, next);
     const bool applied = test_.Decide(d);
-    if (script_.shard == 0 && test_.events.Has(test_.events.durable, next)) promises.Add(Promises::Kind::kDecided, next);
+    if (script_.shard == 0 && test_.events.Has(&RecordedEvents::durable, next)) promises.Add(Promises::Kind::kDecided, next);
     if (!applied) return false;
     if (Hash() != script_.hash_at.at(next)) {
       ADD_FAILURE() << "other weights than the undisturbed run at decision " << next;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "ballast/v1/shard.grpc.pb.h"
@@ -88,6 +89,19 @@ class FakeShard final : public v1::Shard::Service {
     return chunk;
   }
 
+  void BreakPushes(int n) {
+    absl::MutexLock lock(&mu_);
+    break_pushes_ = n;
+  }
+  void BreakPulls(int cut_off, int damaged) {
+    absl::MutexLock lock(&mu_);
+    break_pulls_ = cut_off;
+    corrupt_pulls_ = damaged;
+  }
+  void Refuse(std::deque<std::string> errors) {  // one push each
+    absl::MutexLock lock(&mu_);
+    errors_ = std::move(errors);
+  }
   void Publish(uint64_t version) {
     absl::MutexLock lock(&mu_);
     version_ = version;
@@ -96,10 +110,10 @@ class FakeShard final : public v1::Shard::Service {
 
   absl::Mutex mu_;
   absl::CondVar changed_;
-  int break_pushes_ = 0, break_pulls_ = 0, corrupt_pulls_ = 0;
-  std::deque<std::string> errors_;
-  std::map<uint64_t, std::vector<v1::Chunk>> chunks_;  // by uid
-  uint64_t version_ = 1;
+  int break_pushes_ ABSL_GUARDED_BY(mu_) = 0, break_pulls_ ABSL_GUARDED_BY(mu_) = 0, corrupt_pulls_ ABSL_GUARDED_BY(mu_) = 0;
+  std::deque<std::string> errors_ ABSL_GUARDED_BY(mu_);
+  std::map<uint64_t, std::vector<v1::Chunk>> chunks_ ABSL_GUARDED_BY(mu_);  // by uid
+  uint64_t version_ ABSL_GUARDED_BY(mu_) = 1;
   const std::vector<float>* const values_;
 };
 
@@ -136,9 +150,18 @@ class GrpcParamClientTest : public testing::Test, public ParamEvents {
     absl::MutexLock lock(&mu_);
     pulled_.push_back(version);
   }
-  bool WaitFor(const std::function<bool()>& done) {
+  // What has come, once it is `n`; less when patience ends.
+  std::vector<PushReply> Replies(size_t n) {
     absl::MutexLock lock(&mu_);
-    return mu_.AwaitWithTimeout(absl::Condition(&done), kPatience);
+    const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return replies_.size() >= n; };
+    mu_.AwaitWithTimeout(absl::Condition(&there), kPatience);
+    return replies_;
+  }
+  std::vector<uint64_t> Pulled(size_t n) {
+    absl::MutexLock lock(&mu_);
+    const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return pulled_.size() >= n; };
+    mu_.AwaitWithTimeout(absl::Condition(&there), kPatience);
+    return pulled_;
   }
 
   std::shared_ptr<Outgoing> Contribution(uint64_t counter) {
@@ -160,41 +183,45 @@ class GrpcParamClientTest : public testing::Test, public ParamEvents {
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Cluster> cluster_;
   absl::Mutex mu_;
-  std::vector<PushReply> replies_;
-  std::vector<uint64_t> pulled_;
+  std::vector<PushReply> replies_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint64_t> pulled_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<ParamClient> client_;
 };
 
 TEST_F(GrpcParamClientTest, APushGetsItsReceiptAndItsBytesArriveUnchanged) {
   Contribution(1);
-  ASSERT_TRUE(WaitFor([&] { return replies_.size() == 1; }));
-  EXPECT_EQ(replies_[0].incarnation, 3u);
+  const std::vector<PushReply> replies = Replies(1);
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].incarnation, 3u);
   absl::MutexLock lock(&shard_.mu_);
   ASSERT_EQ(shard_.chunks_[1].size(), 1u);
   EXPECT_EQ(shard_.chunks_[1][0].payload(), std::string(reinterpret_cast<const char*>(values_.data()), 4000));
 }
 
 TEST_F(GrpcParamClientTest, ABrokenStreamIsOpenedAgainAndEverythingWithoutAReceiptIsPushedAgain) {
-  shard_.break_pushes_ = 3;
+  shard_.BreakPushes(3);
   Contribution(1);
   Contribution(2);
-  ASSERT_TRUE(WaitFor([&] { return replies_.size() == 2; }));
-  EXPECT_EQ(replies_[0].uid, 1u);
-  EXPECT_EQ(replies_[1].uid, 2u);
+  const std::vector<PushReply> replies = Replies(2);
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(replies[0].uid, 1u);
+  EXPECT_EQ(replies[1].uid, 2u);
 }
 
 TEST_F(GrpcParamClientTest, ARunThatIsNotOpenYetIsWaitedFor) {
-  shard_.errors_ = {"NO_RUN", "NO_RUN"};
+  shard_.Refuse({"NO_RUN", "NO_RUN"});
   Contribution(1);
-  ASSERT_TRUE(WaitFor([&] { return replies_.size() == 1; }));
-  EXPECT_EQ(replies_[0].error, "");
+  const std::vector<PushReply> replies = Replies(1);
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].error, "");
 }
 
 TEST_F(GrpcParamClientTest, AFinalRefusalIsReportedOnce) {
-  shard_.errors_ = {"NONFINITE"};
+  shard_.Refuse({"NONFINITE"});
   Contribution(1);
-  ASSERT_TRUE(WaitFor([&] { return replies_.size() == 1; }));
-  EXPECT_EQ(replies_[0].error, "NONFINITE");
+  const std::vector<PushReply> replies = Replies(1);
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].error, "NONFINITE");
 }
 
 TEST_F(GrpcParamClientTest, APullFillsTheStoreOnceTheVersionIsThere) {
@@ -202,18 +229,19 @@ TEST_F(GrpcParamClientTest, APullFillsTheStoreOnceTheVersionIsThere) {
   client_->Pull(0, 5, store);
   shard_.Publish(4);
   shard_.Publish(5);
-  ASSERT_TRUE(WaitFor([&] { return pulled_.size() == 1; }));
-  EXPECT_EQ(pulled_[0], 5u);
+  const std::vector<uint64_t> pulled = Pulled(1);
+  ASSERT_EQ(pulled.size(), 1u);
+  EXPECT_EQ(pulled[0], 5u);
   EXPECT_EQ(std::vector<float>(store->F32(0).begin(), store->F32(0).end()), values_);
   EXPECT_EQ(store.use_count(), 1) << "nobody else writes into it any more";
 }
 
 TEST_F(GrpcParamClientTest, APullThatIsCutOffOrDamagedIsAskedAgain) {
-  shard_.break_pulls_ = 2;
-  shard_.corrupt_pulls_ = 1;
+  shard_.BreakPulls(2, 1);
   auto store = std::make_shared<ParameterStore>(spec_->tensors);
   client_->Pull(0, 1, store);
-  ASSERT_TRUE(WaitFor([&] { return pulled_.size() == 1; }));
+  const std::vector<uint64_t> pulled = Pulled(1);
+  ASSERT_EQ(pulled.size(), 1u);
   EXPECT_EQ(std::vector<float>(store->F32(0).begin(), store->F32(0).end()), values_);
 }
 
@@ -221,13 +249,14 @@ TEST_F(GrpcParamClientTest, AWantTakesThePlaceOfAParkedOne) {
   auto store = std::make_shared<ParameterStore>(spec_->tensors);
   client_->Pull(0, 1000, store);
   client_->Pull(0, 1, store);
-  ASSERT_TRUE(WaitFor([&] { return pulled_.size() == 1; }));
-  EXPECT_EQ(pulled_[0], 1u);
+  const std::vector<uint64_t> pulled = Pulled(1);
+  ASSERT_EQ(pulled.size(), 1u);
+  EXPECT_EQ(pulled[0], 1u);
 }
 
 TEST_F(GrpcParamClientTest, ClosingWithAParkedPullAndAnUnansweredPushEnds) {
   client_->Pull(0, 1000, std::make_shared<ParameterStore>(spec_->tensors));
-  shard_.errors_ = std::deque<std::string>(1000, "NO_RUN");
+  shard_.Refuse(std::deque<std::string>(1000, "NO_RUN"));
   Contribution(1);
 }
 

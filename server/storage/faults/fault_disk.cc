@@ -16,6 +16,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "server/storage/faults/disk_history.h"
 
 namespace ballast::testing {
@@ -30,7 +31,27 @@ bool Exists(const std::string& path) {
 
 }  // namespace
 
-// std::mutex, because this is below everything, Abseil included.
+// std::mutex, because this is below everything, Abseil included, with the annotations that it lacks.
+class ABSL_LOCKABLE DiskMutex {
+ public:
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mu_.lock(); }
+  void Unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
+
+ private:
+  std::mutex mu_;
+};
+
+class ABSL_SCOPED_LOCKABLE DiskLock {
+ public:
+  explicit DiskLock(DiskMutex* mu) ABSL_EXCLUSIVE_LOCK_FUNCTION(mu) : mu_(mu) { mu_->Lock(); }
+  ~DiskLock() ABSL_UNLOCK_FUNCTION() { mu_->Unlock(); }
+  DiskLock(const DiskLock&) = delete;
+  DiskLock& operator=(const DiskLock&) = delete;
+
+ private:
+  DiskMutex* const mu_;
+};
+
 class FaultDisk::Impl {
  public:
   explicit Impl(const std::string& root) : root_(root + "/"), trash_(root + ".trash"), history_(trash_) {
@@ -44,14 +65,14 @@ class FaultDisk::Impl {
   bool Concerns(const std::string& path) const { return (path + "/").compare(0, root_.size(), root_) == 0; }
 
   // The path that this descriptor was opened with; nothing when it is none of ours (or its number has been used again).
-  std::optional<std::string> PathOf(int fd) const {
+  std::optional<std::string> PathOf(int fd) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     const auto it = open_.find(fd);
     if (it == open_.end() || InodeOf(fd) != it->second.second) return std::nullopt;
     return it->second.first;
   }
 
   // Counts the call. Returns the errno it fails with; -1: a bit flips. `under_way` is what the call does: the power may go in its middle.
-  int Gate(DiskCall call, const std::string& path, const std::function<void()>& under_way = nullptr) {
+  int Gate(DiskCall call, const std::string& path, const std::function<void()>& under_way = nullptr) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (call != DiskCall::kRead && ++calls_ == cut_at_) {
       if (under_way) under_way();
       LosePower();
@@ -72,22 +93,22 @@ class FaultDisk::Impl {
     return 0;
   }
 
-  void LosePower() {
+  void LosePower() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     history_.Lose(seed_);
     std::_Exit(kPowerIsOff);
   }
 
-  std::mutex mu_;
+  DiskMutex mu_;
   const std::string root_;
   const std::string trash_;
-  DiskHistory history_;
-  std::map<int, std::pair<std::string, Inode>> open_;
-  std::vector<DiskFault> faults_;
-  std::vector<std::pair<DiskCall, std::string>> since_;
-  bool struck_ = false;
-  uint64_t calls_ = 0;
-  uint64_t cut_at_ = 0;
-  uint64_t seed_ = 0;
+  DiskHistory history_ ABSL_GUARDED_BY(mu_);
+  std::map<int, std::pair<std::string, Inode>> open_ ABSL_GUARDED_BY(mu_);
+  std::vector<DiskFault> faults_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::pair<DiskCall, std::string>> since_ ABSL_GUARDED_BY(mu_);
+  bool struck_ ABSL_GUARDED_BY(mu_) = false;
+  uint64_t calls_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t cut_at_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t seed_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 // The calls themselves. One static object stands for the disk that is in place.
@@ -101,7 +122,7 @@ class DiskCalls {
     Impl* const d = impl_;
     const std::string path = d == nullptr ? "" : Absolute(name);
     if (d == nullptr || !d->Concerns(path)) return Raw(SYS_openat, AT_FDCWD, name, flags, mode);
-    const std::lock_guard<std::mutex> lock(d->mu_);
+    const DiskLock lock(&d->mu_);
     const bool exists = Exists(path), creates = (flags & O_CREAT) != 0 && !exists;
     if (creates || (exists && (flags & O_TRUNC) != 0)) {
       if (const int error = d->Gate(DiskCall::kName, path); error != 0) return Fail(error);
@@ -120,7 +141,7 @@ class DiskCalls {
 
   static int Close(int fd) {
     if (Impl* const d = impl_; d != nullptr) {
-      const std::lock_guard<std::mutex> lock(d->mu_);
+      const DiskLock lock(&d->mu_);
       d->open_.erase(fd);
     }
     return Raw(SYS_close, fd);
@@ -131,10 +152,10 @@ class DiskCalls {
     const auto raw = [&] { return offset < 0 ? ::syscall(SYS_write, fd, data, bytes) : ::syscall(SYS_pwrite64, fd, data, bytes, offset); };
     Impl* const d = impl_;
     if (d == nullptr) return raw();
-    const std::lock_guard<std::mutex> lock(d->mu_);
+    const DiskLock lock(&d->mu_);
     const std::optional<std::string> path = d->PathOf(fd);
     if (!path) return raw();
-    const auto write = [&] {
+    const auto write = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(d->mu_) {
       const off_t at = offset >= 0 ? offset : ::lseek(fd, 0, (::fcntl(fd, F_GETFL) & O_APPEND) != 0 ? SEEK_END : SEEK_CUR);
       d->history_.BeforeWrite(fd, static_cast<uint64_t>(at), bytes);
       return raw();
@@ -146,7 +167,7 @@ class DiskCalls {
   static int Sync(int fd, long number) {
     Impl* const d = impl_;
     if (d == nullptr) return Raw(number, fd);
-    const std::lock_guard<std::mutex> lock(d->mu_);
+    const DiskLock lock(&d->mu_);
     const std::optional<std::string> path = d->PathOf(fd);
     if (!path) return Raw(number, fd);
     if (const int error = d->Gate(DiskCall::kSync, *path); error != 0) {
@@ -165,7 +186,7 @@ class DiskCalls {
   static int Resize(int fd, uint64_t size, DiskCall call, const std::function<int()>& raw) {
     Impl* const d = impl_;
     if (d == nullptr) return raw();
-    const std::lock_guard<std::mutex> lock(d->mu_);
+    const DiskLock lock(&d->mu_);
     const std::optional<std::string> path = d->PathOf(fd);
     if (!path) return raw();
     if (const int error = d->Gate(call, *path); error != 0) return Fail(error);
@@ -175,38 +196,38 @@ class DiskCalls {
 
   static int Unlink(const char* name) {
     const auto raw = [&] { return Raw(SYS_unlink, name); };
-    return Named(name, raw, [&](Impl& d, const std::string& path) {
-      const std::string kept = d.history_.KeepForUnlink(path);
+    return Named(name, raw, [&](DiskHistory& history, const std::string& path) {
+      const std::string kept = history.KeepForUnlink(path);
       const int result = raw();
-      if (result == 0) d.history_.Unlinked(path, kept);
+      if (result == 0) history.Unlinked(path, kept);
       return result;
     });
   }
 
   static int Rename(const char* from, const char* to) {
     const auto raw = [&] { return Raw(SYS_rename, from, to); };
-    return Named(to, raw, [&](Impl& d, const std::string& path) {
-      const std::string kept = d.history_.KeepForUnlink(path);
+    return Named(to, raw, [&](DiskHistory& history, const std::string& path) {
+      const std::string kept = history.KeepForUnlink(path);
       const int result = raw();
-      if (result == 0) d.history_.Renamed(Absolute(from), path, kept);
+      if (result == 0) history.Renamed(Absolute(from), path, kept);
       return result;
     });
   }
 
   static int Link(const char* from, const char* to) {
     const auto raw = [&] { return Raw(SYS_link, from, to); };
-    return Named(to, raw, [&](Impl& d, const std::string& path) {
+    return Named(to, raw, [&](DiskHistory& history, const std::string& path) {
       const int result = raw();
-      if (result == 0) d.history_.Linked(path);
+      if (result == 0) history.Linked(path);
       return result;
     });
   }
 
   static int Mkdir(const char* name, mode_t mode) {
     const auto raw = [&] { return Raw(SYS_mkdir, name, mode); };
-    return Named(name, raw, [&](Impl& d, const std::string& path) {
+    return Named(name, raw, [&](DiskHistory& history, const std::string& path) {
       const int result = raw();
-      if (result == 0) d.history_.MadeDir(path);
+      if (result == 0) history.MadeDir(path);
       return result;
     });
   }
@@ -215,7 +236,7 @@ class DiskCalls {
     const ssize_t n = ::syscall(SYS_pread64, fd, data, bytes, offset);
     Impl* const d = impl_;
     if (d == nullptr || n <= 0) return n;
-    const std::lock_guard<std::mutex> lock(d->mu_);
+    const DiskLock lock(&d->mu_);
     const std::optional<std::string> path = d->PathOf(fd);
     const int error = path ? d->Gate(DiskCall::kRead, *path) : 0;
     if (error > 0) return Fail(error);
@@ -237,9 +258,9 @@ class DiskCalls {
     Impl* const d = impl_;
     const std::string path = d == nullptr ? "" : Absolute(name);
     if (d == nullptr || !d->Concerns(path)) return raw();
-    const std::lock_guard<std::mutex> lock(d->mu_);
+    const DiskLock lock(&d->mu_);
     if (const int error = d->Gate(DiskCall::kName, path); error != 0) return Fail(error);
-    return body(*d, path);
+    return body(d->history_, path);
   }
 
   static inline std::atomic<FaultDisk::Impl*> impl_{nullptr};
@@ -249,27 +270,27 @@ FaultDisk::FaultDisk(const std::string& root) : impl_(std::make_unique<Impl>(roo
 FaultDisk::~FaultDisk() { DiskCalls::Use(nullptr); }
 
 void FaultDisk::CutPowerAfter(uint64_t calls, uint64_t seed) {
-  const std::lock_guard<std::mutex> lock(impl_->mu_);
+  const DiskLock lock(&impl_->mu_);
   impl_->seed_ = seed;
   impl_->cut_at_ = impl_->calls_ + calls;
   if (calls == 0) impl_->LosePower();
 }
 void FaultDisk::Inject(const DiskFault& fault) {
-  const std::lock_guard<std::mutex> lock(impl_->mu_);
+  const DiskLock lock(&impl_->mu_);
   impl_->faults_.push_back(fault);
   impl_->since_.clear();
   impl_->struck_ = false;
 }
 void FaultDisk::Heal() {
-  const std::lock_guard<std::mutex> lock(impl_->mu_);
+  const DiskLock lock(&impl_->mu_);
   impl_->faults_.clear();
 }
 uint64_t FaultDisk::calls() const {
-  const std::lock_guard<std::mutex> lock(impl_->mu_);
+  const DiskLock lock(&impl_->mu_);
   return impl_->calls_;
 }
 std::vector<std::string> FaultDisk::SinceFault(DiskCall call) const {
-  const std::lock_guard<std::mutex> lock(impl_->mu_);
+  const DiskLock lock(&impl_->mu_);
   std::vector<std::string> paths;
   for (const auto& [kind, path] : impl_->since_) {
     if (kind == call) paths.push_back(path);
