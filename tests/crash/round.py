@@ -25,7 +25,7 @@ KILL = "kill -9"
 PARTITIONS = 4
 BATCH_ROWS = 16
 SLOTS = 4096  # a contribution holds no slot twice: int8 codes of ones are exact
-ARM_S = 1.5  # in which an armed point must be passed; else the process is killed from outside
+ARM_S = 1.5  # a campaign waits so long for an armed point to be passed; then the process is killed from outside
 HEAL_S = 60.0
 PROGRESS_S = 10.0  # from the moment that every process serves
 
@@ -111,6 +111,7 @@ class Round:
     random: random.Random
     settings: Settings
     report: Any = print
+    arm_s: float = ARM_S
     kinds: Counter[str] = field(default_factory=Counter)
     heals: list[float] = field(default_factory=list)
     progress_max: float = 0.0
@@ -213,7 +214,7 @@ class Round:
             plan = f"{kill.point}={kill.action}@{kill.nth}"
             self._control(process).write_text(plan)
             try:
-                wait_for(plan, lambda: not process.alive(), ARM_S)
+                wait_for(plan, lambda: not process.alive(), self.arm_s)
             except TimeoutError:
                 pass
             if not process.alive():

@@ -42,7 +42,7 @@ DEATHS = 15  # planned ones with those during recovery and at the same time
 def test_nothing_acknowledged_is_lost_and_every_bit_is_replayed(tmp_path: Path, seed: int, settings: Settings) -> None:
     print(f"seed {seed}")
     start = time.monotonic()
-    played = Round(tmp_path, random.Random(seed), settings)
+    played = Round(tmp_path, random.Random(seed), settings, arm_s=30)
     played.run(PLAN)
     print(f"{dict(played.kinds)} in {time.monotonic() - start:.0f} s; slowest healed in {max(played.heals):.1f} s")
     assert sum(played.kinds.values()) >= DEATHS
