@@ -59,8 +59,8 @@ class SideRuns:
 
     def _one(self, name: str) -> None:
         job = FeederJob(self._address, name, self._model, CounterRows(1, 1, 1), self._optimizer, self._options, patience_s=PATIENCE_S)
-        with Connection(self._address) as connection:  # the model is there: the run that is fed has it too
-            connection.call("CreateRun", make_spec(self._model, name, self._options, self._optimizer, None), patience_s=PATIENCE_S)
+        while not self._create(name):
+            continue
         job.begin(1)
         report: Any = job.commit(1, {0: FeedCounts(0)})
         assert report.committed and report.rows_in == 0, report
@@ -70,3 +70,15 @@ class SideRuns:
             except BallastError as error:
                 if error.code != "NOT_FOUND":  # a try whose answer was lost has removed it
                     raise
+
+    def _create(self, name: str) -> bool:
+        """False: an error was planted in it, and nothing may be left of the try."""
+        spec = make_spec(self._model, name, self._options, self._optimizer, None)  # the model is there: the run that is fed has it too
+        try:
+            with Connection(self._address) as connection:
+                connection.call("CreateRun", spec, patience_s=PATIENCE_S)
+        except BallastError as error:
+            if not str(error).startswith("failpoint "):
+                raise
+            return False
+        return True
