@@ -5,8 +5,8 @@
 
 namespace ballast {
 
-Checkpoints::Checkpoints(std::vector<Manifest> manifests, uint32_t kept_count)
-    : kept_count_(std::max<uint32_t>(kept_count, 1)), manifests_(std::move(manifests)) {
+Checkpoints::Checkpoints(std::vector<Manifest> manifests, uint32_t kept_count, Rules rules)
+    : rules_(rules), kept_count_(std::max<uint32_t>(kept_count, 1)), manifests_(std::move(manifests)) {
   for (Manifest& m : manifests_) m.ledger.clear();
 }
 
@@ -33,8 +33,9 @@ void Checkpoints::Finished(uint32_t shard, uint64_t version, const ShardDigest& 
 }
 
 bool Checkpoints::TakeComplete(uint64_t durable_index) {
-  if (!active_ || active_->committing || active_->manifest.index > durable_index) return false;
-  if (std::count(active_->finished.begin(), active_->finished.end(), false) > 0) return false;
+  if (!active_ || active_->committing || (active_->manifest.index > durable_index && rules_.durable_cut)) return false;
+  const auto missing = static_cast<size_t>(std::count(active_->finished.begin(), active_->finished.end(), false));
+  if (missing > (rules_.whole_manifest ? 0 : active_->finished.size() - 1)) return false;
   Manifest& m = active_->manifest;
   m.healthy = std::all_of(m.shards.begin(), m.shards.end(), [](const ShardDigest& d) { return d.nonfinite == 0; });
   active_->committing = true;
@@ -60,7 +61,7 @@ void Checkpoints::Rotate() {
   while (healthy > 0 && !manifests_[healthy - 1].healthy) --healthy;
   std::vector<Manifest> kept;
   for (size_t i = 0; i < manifests_.size(); ++i) {
-    if (i >= first_kept || i + 1 == healthy) kept.push_back(std::move(manifests_[i]));
+    if (i >= first_kept || (i + 1 == healthy && rules_.keep_healthy)) kept.push_back(std::move(manifests_[i]));
   }
   manifests_ = std::move(kept);
 }
@@ -71,6 +72,7 @@ ManifestCommitted Checkpoints::Retention() const {
   for (const Manifest& kept : manifests_) m.kept.push_back(kept.version);
   // A checkpoint whose blocks rotted falls back to the one before and its log.
   m.log_needed_from = manifests_.size() < 2 ? 1 : manifests_[manifests_.size() - 2].index + 1;
+  if (!rules_.second_newest_cut) m.log_needed_from = manifests_.back().index + 1;
   return m;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/coordinator/coordinator.h"
+#include "core/coordinator/rules.h"
 #include "core/types.h"
 
 namespace ballast {
@@ -20,7 +21,7 @@ namespace ballast {
 class Checkpoints {
  public:
   // `manifests`: committed, oldest first.
-  Checkpoints(std::vector<Manifest> manifests, uint32_t kept_count);
+  Checkpoints(std::vector<Manifest> manifests, uint32_t kept_count, Rules rules = {});
 
   bool wanted() const { return wanted_; }
   void Want() { wanted_ = true; }
@@ -51,6 +52,7 @@ class Checkpoints {
   };
   void Rotate();
 
+  const Rules rules_;
   const uint32_t kept_count_;
   std::vector<Manifest> manifests_;
   std::optional<Active> active_;

@@ -40,10 +40,10 @@ CoordinatorImpl::CoordinatorImpl(CoordinatorConfig config, CoordinatorState stat
       spec_(config_.spec),
       ledger_(std::move(ledger)),
       history_(std::move(history)),
-      sessions_(config_.incarnation, LastClosedBelow(history_)),
-      steps_({spec_.step_rows, spec_.contribution_rows, spec_.staleness_max}, 1),
-      shards_(config_.shards),
-      checkpoints_(state.manifests, config_.manifests_kept),
+      sessions_(config_.incarnation, LastClosedBelow(history_), config_.rules),
+      steps_({spec_.step_rows, spec_.contribution_rows, spec_.staleness_max, config_.rules}, 1),
+      shards_(config_.shards, config_.rules),
+      checkpoints_(state.manifests, config_.manifests_kept, config_.rules),
       restored_loss_(state.manifests.empty() ? std::nan("") : state.manifests.back().loss),
       checkpoint_ms_(now_ms) {
   epochs_.Restore(state.epochs);
@@ -56,6 +56,7 @@ CoordinatorImpl::CoordinatorImpl(CoordinatorConfig config, CoordinatorState stat
 
 absl::Status CoordinatorImpl::Replay(uint64_t after_index) {
   covered_ = after_index;
+  const std::optional<Ledger> covered = config_.rules.replay_marks ? std::nullopt : std::optional<Ledger>(ledger_);
   bool cut = false;
   for (uint64_t index = after_index + 1; index <= history_.last(); ++index) {
     const Decision& d = *history_.at(index);
@@ -72,6 +73,7 @@ absl::Status CoordinatorImpl::Replay(uint64_t after_index) {
     Apply(d);
     cut |= d.kind == DecisionKind::kCheckpoint;
   }
+  if (covered) ledger_ = *covered;
   restored_ = durable_ = history_.last();
   durable_version_ = version_;
   for (const auto& [number, epoch] : epochs_.all()) {

@@ -49,10 +49,11 @@ absl::StatusOr<FeedState> CoordinatorImpl::OpenFeed(uint32_t epoch, uint32_t par
                       "DISK_LOW");
   }
   // What is said to be trained here is as good as acknowledged: only decisions that every shard has accepted.
-  if (settled_ < covered_) return feed;
+  if (settled_ < covered_ && config_.rules.all_heard_first) return feed;
   const uint64_t below = ledger_.MarkedBelow(epoch, partition);
   uint64_t first_open = below;
   for (const auto& [batch, index] : unsettled_) {
+    if (!config_.rules.feed_settled) break;
     if (batch.epoch == epoch && batch.partition == partition) first_open = std::min(first_open, batch.seq);
   }
   feed.trained_below = first_open;
@@ -104,7 +105,8 @@ void CoordinatorImpl::CommitEpoch(Tag tag, uint32_t number, const std::vector<Pa
 void CoordinatorImpl::CoverEpochs() {
   const Manifest* newest = checkpoints_.newest();
   for (auto& [number, epoch] : epochs_.all()) {
-    if (epoch.phase != EpochState::Phase::kCovering || newest == nullptr || newest->index < epoch.covered_from) continue;
+    if (epoch.phase != EpochState::Phase::kCovering || newest == nullptr) continue;
+    if (config_.rules.epoch_is_covered && newest->index < epoch.covered_from) continue;
     epoch.phase = EpochState::Phase::kCommitting;
     EpochRecord record = epoch.record;
     record.report = Epochs::Report(epoch, ledger_);  // duplicates may have come since
@@ -153,7 +155,9 @@ void CoordinatorImpl::StartCheckpoint(int64_t now_ms) {
     CheckpointDone(checkpoints_.TakeTags());
     return;
   }
-  Append(NewDecision(DecisionKind::kCheckpoint));
+  Decision cut = NewDecision(DecisionKind::kCheckpoint);
+  if (!config_.rules.cut_ages_nothing) ++cut.version;
+  Append(std::move(cut));
   Manifest manifest;
   manifest.run = spec_.name;
   manifest.generation = config_.generation;
@@ -162,7 +166,7 @@ void CoordinatorImpl::StartCheckpoint(int64_t now_ms) {
   manifest.chain = history_.chain();
   manifest.step = step_;
   manifest.loss = Describe().loss;
-  manifest.ledger = ledger_.Snapshot();
+  manifest.ledger = (config_.rules.manifest_ledger ? ledger_ : Ledger()).Snapshot();
   checkpoints_.Start(std::move(manifest), shards_.size());
 }
 

@@ -24,7 +24,7 @@ std::string Shortened(std::string reason) {
 
 absl::StatusOr<Coordinator::Opened> CoordinatorImpl::OpenSession(const std::string& worker, SessionId resume, int64_t now_ms) {
   if (health_ != Health::kRunning) return StoppedError();
-  if (sessions_.live().size() >= kSessionsMax) {
+  if (sessions_.live().size() >= kSessionsMax && config_.rules.session_quota) {
     return WithReason(absl::ResourceExhaustedError(absl::StrCat("run ", spec_.name, " has ", kSessionsMax, " sessions already")),
                       "TOO_MANY_SESSIONS");
   }
@@ -65,7 +65,7 @@ void CoordinatorImpl::EndSession(SessionId id, bool blame) {
   const std::optional<Batch> suspect = blame ? BeingComputed(*sessions_.Find(id)) : std::nullopt;
   steps_.ReleaseSession(id, config_.rules.withdraw);
   sessions_.Close(id);
-  if (!suspect || suspect->id == kInitBatch || ++deaths_[suspect->id] < kDeathsMax) return;
+  if (!suspect || suspect->id == kInitBatch || ++deaths_[suspect->id] < kDeathsMax || !config_.rules.quarantine) return;
   steps_.Quarantine(suspect->id);
   pending_skips_.push_back({*suspect, absl::StrCat("quarantined: ", kDeathsMax, " sessions ended while they computed it"), 0});
 }
@@ -90,7 +90,7 @@ void CoordinatorImpl::ExpireLeases(int64_t now_ms) {
 
 bool CoordinatorImpl::IsSettled(const BatchId& batch) const {
   const auto it = unsettled_.find(batch);
-  return settled_ >= (it == unsettled_.end() ? covered_ : it->second);
+  return settled_ >= (it != unsettled_.end() ? it->second : config_.rules.all_heard_first ? covered_ : 0);
 }
 
 bool CoordinatorImpl::AnswerDone(SessionId session, const Claim& claim) {
@@ -98,12 +98,12 @@ bool CoordinatorImpl::AnswerDone(SessionId session, const Claim& claim) {
   Done done;
   done.batch = b;
   const EpochState* epoch = epochs_.Find(b.id.epoch);
-  if (epoch == nullptr || epoch->phase != EpochState::Phase::kCommitted) {
+  if (epoch == nullptr || epoch->phase != EpochState::Phase::kCommitted || !config_.rules.committed_marker) {
     const std::optional<Ledger::Mark> mark = ledger_.Find(b.id);
     if (!mark || !IsSettled(b.id)) return false;
     done.skipped = mark->skipped;
     done.trained_fingerprint = mark->fingerprint;
-    done.conflict = b.id != kInitBatch && mark->fingerprint != b.fingerprint;
+    done.conflict = config_.rules.fingerprint_check && b.id != kInitBatch && mark->fingerprint != b.fingerprint;
   }
   ledger_.CountDuplicate(b.id.epoch);
   Send(session, done);
@@ -111,6 +111,7 @@ bool CoordinatorImpl::AnswerDone(SessionId session, const Claim& claim) {
 }
 
 void CoordinatorImpl::AnswerSettled(const BatchId& batch) {
+  if (!config_.rules.decided_answers) return;
   for (const auto& [session, claim] : sessions_.UnparkAll(batch)) AnswerDone(session, claim);
 }
 
@@ -196,6 +197,7 @@ OpenStep* CoordinatorImpl::StepOfSubmission(const Submission& submission, Sessio
     // Each is taken out, so that none counts twice.
     const bool all = std::all_of(submission.batches.begin(), submission.batches.end(), [&](const Batch& b) {
       const auto it = held.find(b.id);
+      if (!config_.rules.whole_uid && !held.empty()) return true;
       if (it == held.end() || it->second != b) return false;
       held.erase(it);
       return true;
@@ -218,9 +220,10 @@ CoordinatorImpl::Submitted CoordinatorImpl::Check(const Submission& submission, 
     }
     step = steps_.open().empty() ? steps_.StepFor(session, false, version_, durable_version_) : &steps_.open().front();
   }
-  if (step == nullptr || rows != submission.rows || submission.uid.session != session) return Submitted::kFenced;
-  if (submission.base_version > durable_version_ || !steps_.Fresh(*step, submission.base_version, version_)) return Submitted::kStale;
-  shards = shards_.MissingReceipts(submission, config_.rules.own_log_check);
+  if (step == nullptr || rows != submission.rows || (config_.rules.own_uid && submission.uid.session != session)) return Submitted::kFenced;
+  const bool fresh = submission.base_version <= durable_version_ && steps_.Fresh(*step, submission.base_version, version_);
+  if (config_.rules.stale_check && !fresh) return Submitted::kStale;
+  shards = shards_.MissingReceipts(submission);
   return shards.empty() ? Submitted::kOk : Submitted::kReceipts;
 }
 
@@ -293,7 +296,7 @@ void CoordinatorImpl::OnStatus(SessionId id, bool blocked, uint64_t rows_done, i
   if (session == nullptr) return;
   if (!session->said_status) session->rows_before = rows_done;
   const uint64_t rows = rows_done - std::min(rows_done, session->rows_before);
-  if (rows > session->rows_done) session->progress_ms = now_ms;
+  if (rows > session->rows_done || !config_.rules.progress_lease) session->progress_ms = now_ms;
   session->rows_done = std::max(session->rows_done, rows);
   session->blocked = blocked;
   session->said_status = true;

@@ -10,7 +10,7 @@ namespace ballast {
 void CoordinatorImpl::OnShardPosition(const ShardPosition& p, int64_t now_ms) {
   if (!shards_.Has(p.shard) || p.incarnation < shards_[p.shard].incarnation) return;
   const std::optional<uint64_t> chain = history_.ChainAt(p.index);
-  if (p.index > durable_) {
+  if (config_.rules.newest_history && p.index > durable_) {
     return Fail(absl::StrCat("server ", p.shard, " holds decision ", p.index, ", the coordinator only ", durable_,
                              ": the data of server 0 is older than that of server ", p.shard,
                              ". Start server 0 with its newest data directory"));
@@ -38,7 +38,7 @@ void CoordinatorImpl::OnShardPosition(const ShardPosition& p, int64_t now_ms) {
 }
 
 void CoordinatorImpl::SendMissing(uint32_t shard, uint64_t from_index) {
-  for (uint64_t index = from_index; index <= durable_; ++index) SendShard(shard, history_.at(index));
+  for (uint64_t index = from_index; index <= durable_ && config_.rules.replay_missed; ++index) SendShard(shard, history_.at(index));
 }
 
 // The shard has restarted: what it does not report is not there any more.
@@ -55,7 +55,8 @@ void CoordinatorImpl::OnShardLost(uint32_t shard, int64_t now_ms) {
 
 void CoordinatorImpl::OnAccepted(uint32_t shard, uint64_t index, uint64_t coordinator_incarnation, int64_t now_ms) {
   // A shard that follows a newer coordinator says so here: nothing that this one decides is acknowledged any more.
-  if (!shards_.Has(shard) || coordinator_incarnation != config_.incarnation || index > durable_) return;
+  if (!shards_.Has(shard) || index > durable_) return;
+  if (config_.rules.ack_to_newest && coordinator_incarnation != config_.incarnation) return;
   shards_[shard].accepted = std::max(shards_[shard].accepted, index);
   Settle();
   Advance(now_ms);
@@ -105,7 +106,7 @@ void CoordinatorImpl::OnDecisionDurable(uint64_t index, int64_t now_ms) {
 
 // Durable and accepted by every shard: only now is anything acknowledged.
 void CoordinatorImpl::Settle() {
-  const uint64_t settled = std::min(durable_, shards_.AcceptedIndex());
+  const uint64_t settled = config_.rules.ack_after_accepted ? std::min(durable_, shards_.AcceptedIndex()) : durable_;
   if (settled_ < covered_ && settled >= covered_) {
     settled_ = covered_;
     for (const auto& [id, session] : std::map(sessions_.live())) {  // batches of the restored ledger, claimed before every shard was heard

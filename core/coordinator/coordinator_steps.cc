@@ -11,10 +11,12 @@ namespace ballast {
 
 // ---- grant -------------------------------------------------------------------------------------------------------------------------
 
-bool CoordinatorImpl::MayGrant() const { return health_ == Health::kRunning && shards_.LowDisk() == nullptr; }
+bool CoordinatorImpl::MayGrant() const {
+  return health_ == Health::kRunning && (shards_.LowDisk() == nullptr || !config_.rules.disk_parks);
+}
 
 bool CoordinatorImpl::IsFree(const BatchId& batch) const {
-  return epochs_.Grantable(batch) && steps_.HolderOf(batch) == nullptr && !ledger_.Find(batch).has_value();
+  return epochs_.Grantable(batch) && steps_.HolderOf(batch) == nullptr && !(config_.rules.ledger_check && ledger_.Find(batch).has_value());
 }
 
 // Sessions that held it have ended. It is tried alone once, so that only the batch that ends sessions is quarantined.
@@ -39,7 +41,7 @@ void CoordinatorImpl::Admit(int64_t now_ms) {
   while (granted) {
     granted = false;
     auto& live = sessions_.live();
-    auto it = live.upper_bound(last_granted_);
+    auto it = config_.rules.round_robin ? live.upper_bound(last_granted_) : live.begin();
     for (size_t turns = live.size(); turns > 0 && !granted; --turns) {
       if (it == live.end()) it = live.begin();
       granted = AdmitOne(it->second, now_ms);
@@ -69,7 +71,7 @@ bool CoordinatorImpl::AdmitOne(Session& session, int64_t now_ms) {
 }
 
 void CoordinatorImpl::AdmitInit(int64_t now_ms) {
-  if (steps_.HolderOf(kInitBatch) != nullptr || ledger_.Find(kInitBatch)) return;
+  if (config_.rules.init_once && (steps_.HolderOf(kInitBatch) != nullptr || ledger_.Find(kInitBatch))) return;
   for (SessionId id : sessions_.Waiting(kInitBatch)) {
     Session& session = *sessions_.Find(id);
     for (size_t i = 0; i < session.parked.size(); ++i) {
@@ -102,7 +104,7 @@ void CoordinatorImpl::FenceWaiters(const BatchId& batch) {
 // ---- flush -------------------------------------------------------------------------------------------------------------------------
 
 bool CoordinatorImpl::Lingered(const OpenStep& step, int64_t now_ms) const {
-  return step.first_submit_ms >= 0 && now_ms - step.first_submit_ms >= static_cast<int64_t>(spec_.linger_ms);
+  return config_.rules.linger && step.first_submit_ms >= 0 && now_ms - step.first_submit_ms >= static_cast<int64_t>(spec_.linger_ms);
 }
 
 // With step_rows = 0: a part-full slot may hold up others, who wait for their decision or for a slot.
@@ -152,7 +154,7 @@ bool CoordinatorImpl::Ready(const OpenStep& step, int64_t now_ms) const {
       if (!submitted && !session.parked.empty()) return false;
     }
   }
-  return step.full || step.sealed || NobodyCanAdd() || Lingered(step, now_ms);
+  return step.full || step.sealed || NobodyCanAdd() || Lingered(step, now_ms) || !config_.rules.step_waits_until_full;
 }
 
 OpenStep* CoordinatorImpl::NextReady(int64_t now_ms) {
@@ -167,7 +169,7 @@ bool CoordinatorImpl::DecideSteps(int64_t now_ms) {
   if (!shards_.AllSeen()) return false;
   bool decided = false;
   while (OpenStep* step = NextReady(now_ms)) {
-    if (version_ >= shards_.SlowestVersion() + kVersionsAheadMax) break;
+    if (config_.rules.slowest_server && version_ >= shards_.SlowestVersion() + kVersionsAheadMax) break;
     if (WithdrawInvalid(*step, now_ms)) return true;
     float clip_scale = 1;
     if (spec_.clip_norm > 0 && step->kind == DecisionKind::kStep) {
@@ -188,7 +190,7 @@ bool CoordinatorImpl::WithdrawInvalid(OpenStep& step, int64_t now_ms) {
   bool withdrawn = false;
   for (size_t i = step.candidates.size(); i-- > 0;) {
     const Candidate& c = step.candidates[i];
-    std::vector<uint32_t> missing = shards_.MissingReceipts(c.submission, config_.rules.own_log_check);
+    std::vector<uint32_t> missing = shards_.MissingReceipts(c.submission);
     if (missing.empty()) continue;
     if (Session* session = sessions_.Find(c.session); session != nullptr) session->progress_ms = now_ms;
     Send(c.session, Refuse{c.submission.uid, Refuse::Reason::kReceipts, std::move(missing)});
@@ -211,8 +213,8 @@ std::optional<double> CoordinatorImpl::Norm2(OpenStep& step) {
   }
   double norm2 = 0;
   for (const std::optional<double>& answer : norm_.answers) {
-    if (!answer) return std::nullopt;
-    norm2 += *answer;
+    if (!answer && config_.rules.whole_norm) return std::nullopt;
+    norm2 += answer.value_or(0);
   }
   return norm2;
 }
@@ -224,8 +226,8 @@ Decision CoordinatorImpl::NewDecision(DecisionKind kind) {
   d.kind = kind;
   d.kernel_id = KernelIdOf(spec_.optimizer);
   d.version = version_;
-  d.step = step_;
-  d.sessions_closed_below = sessions_.ClosedBelow();
+  d.step = config_.rules.steps_count_steps ? step_ : step_ + 1;
+  d.sessions_closed_below = config_.rules.session_garbage ? sessions_.ClosedBelow() : 0;
   return d;
 }
 
@@ -239,10 +241,11 @@ void CoordinatorImpl::Decide(OpenStep& step, float clip_scale) {
     if (step.kind == DecisionKind::kStep) max_lag_ = std::max(max_lag_, version_ - std::min(version_, s.base_version));
     shards_.Forget(s.uid);
   }
+  if (!config_.rules.submit_order) std::sort(d.parts.begin(), d.parts.end(), [](const Part& a, const Part& b) { return a.uid < b.uid; });
   d.version = version_ + 1;
   if (step.kind == DecisionKind::kStep) {
     d.step = step_ + 1;
-    d.divisor = spec_.reduction == Reduction::kMean ? static_cast<float>(rows) : 1;
+    d.divisor = spec_.reduction == Reduction::kMean ? static_cast<float>(config_.rules.divisor_of_rows ? rows : spec_.step_rows) : 1;
     d.clip_scale = clip_scale;
     d.hyper = HyperOf(spec_.optimizer, spec_.schedule, d.step);
   }
@@ -271,7 +274,7 @@ void CoordinatorImpl::DecideSkips() {
     Decision d = NewDecision(DecisionKind::kSkip);
     d.skipped.push_back({skip.batch, skip.reason});
     Append(std::move(d));
-    if (skips_in_a_row_ >= spec_.skips_max) {
+    if (config_.rules.skip_limit && skips_in_a_row_ >= spec_.skips_max) {
       Fail(absl::StrCat(skips_in_a_row_, " batches in a row could not be trained; the last one is epoch ", skip.batch.id.epoch,
                         ", partition ", skip.batch.id.partition, ", batch ", skip.batch.id.seq, ": ", skip.reason));
     }

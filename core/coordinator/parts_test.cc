@@ -53,13 +53,13 @@ TEST(Shards, ReceiptsCountByIncarnationOrReport) {
   s.receipts = {{0, 1, 0, 0}, {1, 4, 0, 0}};
   shards.OwnLogHas(s.uid);
   shards[1].incarnation = 4;
-  EXPECT_TRUE(shards.MissingReceipts(s, true).empty());
+  EXPECT_TRUE(shards.MissingReceipts(s).empty());
   shards[1].incarnation = 5;
-  EXPECT_EQ(shards.MissingReceipts(s, true), std::vector<uint32_t>{1});
+  EXPECT_EQ(shards.MissingReceipts(s), std::vector<uint32_t>{1});
   shards[1].undecided = {s.uid};
-  EXPECT_TRUE(shards.MissingReceipts(s, true).empty());
+  EXPECT_TRUE(shards.MissingReceipts(s).empty());
   shards.ForgetBelow(8);
-  EXPECT_EQ(shards.MissingReceipts(s, true), (std::vector<uint32_t>{0, 1}));
+  EXPECT_EQ(shards.MissingReceipts(s), (std::vector<uint32_t>{0, 1}));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 namespace ballast {
 
 bool Sessions::MayResume(SessionId id) const {
+  if (!rules_.resume_once) return id != 0;
   return id != 0 && (id >> 32) < incarnation_ && id >= closed_below_ && !resumed_.contains(id);
 }
 

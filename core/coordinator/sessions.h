@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "core/coordinator/rules.h"
 #include "core/types.h"
 
 namespace ballast {
@@ -48,7 +49,8 @@ struct Session {
 class Sessions {
  public:
   // `closed_below`: of the last decision, 0 if there is none.
-  Sessions(uint64_t incarnation, uint64_t closed_below) : incarnation_(incarnation), closed_below_(closed_below) {}
+  Sessions(uint64_t incarnation, uint64_t closed_below, Rules rules = {})
+      : rules_(rules), incarnation_(incarnation), closed_below_(closed_below) {}
 
   // A new session, or `resume` again: a session of an older incarnation keeps its id, and so the uids of its bytes, when no decision of
   // this incarnation has cut it off and it was not resumed before. REQUIRES size() < kSessionsMax.
@@ -78,6 +80,7 @@ class Sessions {
  private:
   bool MayResume(SessionId id) const;
 
+  const Rules rules_;
   const uint64_t incarnation_;
   uint64_t closed_below_;
   uint64_t next_ = 1;

@@ -29,17 +29,18 @@ const Shards::State* Shards::LowDisk() const {
   return it == states_.end() ? nullptr : &*it;
 }
 
-std::vector<uint32_t> Shards::MissingReceipts(const Submission& submission, bool own_log_check) const {
+std::vector<uint32_t> Shards::MissingReceipts(const Submission& submission) const {
   std::vector<uint32_t> missing;
   for (uint32_t shard = 0; shard < size(); ++shard) {
     const State& state = states_[shard];
     // A receipt of a newer incarnation than the position says: the shard has restarted and its position is on the way.
     const bool current = std::any_of(submission.receipts.begin(), submission.receipts.end(), [&](const Receipt& r) {
-      return r.shard == shard && (shard == 0 || r.incarnation >= state.incarnation || state.undecided.contains(submission.uid));
+      return r.shard == shard && (shard == 0 || r.incarnation >= state.incarnation || !rules_.live_receipts ||
+                                  (rules_.kept_receipts && state.undecided.contains(submission.uid)));
     });
     // The receipt of shard 0 means "appended": after a crash of server 0 it is a lie unless the log has the bytes.
-    const bool logged = shard != 0 || !own_log_check || own_log_.contains(submission.uid);
-    if (!current || !logged) missing.push_back(shard);
+    const bool logged = shard != 0 || !rules_.own_log_check || own_log_.contains(submission.uid);
+    if (!logged || !(current || (!rules_.all_receipts && shard != 0))) missing.push_back(shard);
   }
   return missing;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/coordinator/coordinator.h"
+#include "core/coordinator/rules.h"
 #include "core/types.h"
 
 namespace ballast {
@@ -26,7 +27,7 @@ class Shards {
     std::string disk_reason;
   };
 
-  explicit Shards(uint32_t count) : states_(count) {}
+  explicit Shards(uint32_t count, Rules rules = {}) : rules_(rules), states_(count) {}
 
   uint32_t size() const { return static_cast<uint32_t>(states_.size()); }
   bool Has(uint32_t shard) const { return shard < states_.size(); }
@@ -43,13 +44,14 @@ class Shards {
 
   // Shard 0 appended the whole contribution in this life of the coordinator, or found it durable at recovery.
   void OwnLogHas(const Uid& uid) { own_log_.insert(uid); }
-  // Shards whose receipt for this submission is missing or does not count any more. `own_log_check`: see Rules.
-  std::vector<uint32_t> MissingReceipts(const Submission& submission, bool own_log_check) const;
+  // Shards whose receipt for this submission is missing or does not count any more.
+  std::vector<uint32_t> MissingReceipts(const Submission& submission) const;
   // The contribution is decided / sessions below are closed: nobody asks for their receipts again.
   void Forget(const Uid& uid);
   void ForgetBelow(uint64_t session);
 
  private:
+  const Rules rules_;
   std::vector<State> states_;
   std::set<Uid> own_log_;
 };

@@ -91,10 +91,10 @@ OpenStep* Steps::StepFor(SessionId session, bool alone, uint64_t appended_versio
       break;
     }
   }
-  if (InFlight(session) >= (alone ? 1 : kInFlightMax)) return nullptr;
+  if (rules_.on.session_quota && InFlight(session) >= (alone ? 1 : kInFlightMax)) return nullptr;
   if (lowest != nullptr) return lowest;
   // A new step would be the last of the open ones: it must still be fresh when all before it are decided.
-  if (!Unbounded() && appended_version + open_.size() - durable_version > rules_.staleness_max) return nullptr;
+  if (!Unbounded() && rules_.on.lag_delay && appended_version + open_.size() - durable_version > rules_.staleness_max) return nullptr;
   return &Append(DecisionKind::kStep);
 }
 
@@ -110,7 +110,8 @@ OpenStep* Steps::StepOf(SessionId session, const Uid& uid) {
 }
 
 void Steps::Refill(OpenStep& step) {
-  step.full = step.kind == DecisionKind::kInit || step.batches >= kStepBatchesMax || (!step.single && step.rows >= rules_.step_rows);
+  step.full = step.kind == DecisionKind::kInit || step.batches >= kStepBatchesMax ||
+              (!step.single && step.rows >= rules_.step_rows && rules_.on.step_rows_limit);
 }
 
 void Steps::Grant(OpenStep& step, SessionId session, HeldBatch batch, uint64_t base, bool alone, int64_t now_ms) {
@@ -220,7 +221,7 @@ void Steps::DropEmpty() {
 }
 
 bool Steps::Feasible(std::vector<uint64_t> bases, uint64_t appended_version) const {
-  if (Unbounded()) return true;
+  if (Unbounded() || !rules_.on.lag_delay) return true;
   std::sort(bases.begin(), bases.end());
   for (size_t i = 0; i < bases.size(); ++i) {
     if (appended_version + i > bases[i] + rules_.staleness_max) return false;

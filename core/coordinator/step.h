@@ -17,6 +17,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "core/coordinator/coordinator.h"
+#include "core/coordinator/rules.h"
 #include "core/types.h"
 
 namespace ballast {
@@ -64,6 +65,7 @@ struct StepRules {
   uint64_t step_rows = 0;
   uint64_t contribution_rows = 0;
   uint32_t staleness_max = 0;
+  Rules on = {};
 };
 
 class Steps {

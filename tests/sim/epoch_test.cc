@@ -32,6 +32,26 @@ TEST(Epochs, CommitListsWhatIsMissingThenCovers) {
   EXPECT_FALSE(h->Describe().wants_sessions);
 }
 
+TEST(Epochs, ACheckpointThatBeganBeforeTheLastBatchDoesNotCoverIt) {
+  Harness h;
+  h.Ready();
+  h.auto_checkpoint = false;
+  const SessionId w = h.Open();
+  h.Train(w, kB0);
+  h.Checkpoint();
+  h.Train(w, kB1);
+  h.Commit(1, {{0, 2, 8}});
+  const auto finish = [&](uint64_t version) {
+    for (uint32_t s = 0; s < 2; ++s) h->OnCheckpointed(s, version, ShardDigest{s, 7, 1, 0}, 5000, h.now());
+    h.Pump();
+  };
+  finish(2);
+  EXPECT_FALSE(h.epochs[1].committed);
+  finish(3);
+  EXPECT_TRUE(h.epochs[1].committed);
+  EXPECT_EQ(h.epochs[1].report.manifest_version, 3u);
+}
+
 TEST(Epochs, LateFeedOfACommittedEpochIsNeverTrained) {
   Harness h;
   h.Ready();
@@ -129,6 +149,59 @@ TEST(Checkpoints, ManifestCoversExactlyTheDecisionsBeforeIt) {
   h.RestartCoordinator();
   EXPECT_EQ(h->Describe().rows_trained, 8u);  // one from the ledger, one from the log
   EXPECT_EQ(h->Describe().version, 3u);
+}
+
+TEST(Checkpoints, AManifestNeedsTheDigestOfEveryServer) {
+  Harness h;
+  h.Ready();
+  h.auto_checkpoint = false;
+  h.Checkpoint();
+  h->OnCheckpointed(0, 1, ShardDigest{0, 7, 1, 0}, 5000, h.now());
+  h.Pump();
+  EXPECT_TRUE(h.manifests.empty());
+  h->OnCheckpointed(1, 1, ShardDigest{1, 7, 1, 0}, 5000, h.now());
+  h.Pump();
+  EXPECT_EQ(h.manifests.size(), 1u);
+}
+
+// Servers report again what they finished in an earlier life: digests of this version can be there before its new cut is on disk.
+TEST(Checkpoints, AManifestWaitsForItsCutOnDisk) {
+  Harness h;
+  h.Ready();
+  h.auto_checkpoint = h.auto_durable = false;
+  h.Checkpoint();
+  for (uint32_t s = 0; s < 2; ++s) h->OnCheckpointed(s, 1, ShardDigest{s, 7, 1, 0}, 5000, h.now());
+  h.Pump();
+  EXPECT_TRUE(h.manifests.empty());
+  h.MakeDurable();
+  EXPECT_EQ(h.manifests.size(), 1u);
+}
+
+TEST(Checkpoints, TheLogIsCutBelowTheSecondNewestManifest) {
+  Harness h;
+  h.Ready();
+  const SessionId w = h.Open();
+  h.Checkpoint();
+  const uint64_t first_cut = h.last().index;
+  h.Train(w, kB0);
+  h.Checkpoint();
+  EXPECT_EQ(std::get<ManifestCommitted>(h.to_shard.back().second).log_needed_from, first_cut + 1);
+}
+
+TEST(Checkpoints, NothingOfAManifestIsAcknowledgedBeforeEveryServerWasHeard) {
+  Harness h;
+  h.Ready();
+  h.Train(h.Open(), kB0);
+  h.Checkpoint();
+  h.RestartCoordinator();
+  h.Position(0);
+  const SessionId w = h.Open();
+  h.Claim(w, kB0);
+  EXPECT_TRUE(h.Take<Done>(w).empty());
+  EXPECT_EQ(h->OpenFeed(1, 0)->trained_below, 0u);
+  h.Position(1);
+  EXPECT_EQ(h.Take<Done>(w).size(), 1u);
+  EXPECT_EQ(h->OpenFeed(1, 0)->trained_below, 1u);
 }
 
 TEST(Checkpoints, RequestsOfOneMomentShareOne) {

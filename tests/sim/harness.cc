@@ -25,7 +25,15 @@ RunSpec Harness::Async(uint32_t staleness_max) {
   return spec;
 }
 
+std::string& Harness::mutation() {
+  static std::string name;
+  return name;
+}
+
 Harness::Harness(RunSpec spec, uint32_t shards) : incarnations_(shards, 1) {
+#ifdef BALLAST_MUTATIONS
+  if (!mutation().empty()) Mutate(mutation(), config_.rules);
+#endif
   config_.spec = std::move(spec);
   config_.shards = shards;
   config_.incarnation = 0;

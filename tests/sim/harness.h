@@ -19,6 +19,9 @@ class Harness {
   static RunSpec Spec();                         // step_rows 8, contribution_rows 8, batches of 4 rows, staleness 0, SGD
   static RunSpec Async(uint32_t staleness_max);  // every batch is a step of its own
 
+  // Name of the rule that every harness of this program goes without; empty: none. Only where BALLAST_MUTATIONS is defined.
+  static std::string& mutation();
+
   explicit Harness(RunSpec spec = Spec(), uint32_t shards = 2);
   // Positions of all shards, initial weights (version 1) and epoch 1 with 4 partitions.
   Harness& Ready();

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "core/types.h"
 
 namespace ballast::sim {
@@ -61,7 +63,10 @@ struct Scenario {
 
 // Everything random about a world comes from its seed.
 Scenario RandomScenario(uint64_t seed);
+// As text: "seed=1 shards=2 ...". The mutation and trace are not in it.
 std::string Describe(const Scenario& scenario);
+// What Describe wrote; fields that are left out keep their defaults.
+absl::StatusOr<Scenario> ParseScenario(absl::string_view text);
 
 }  // namespace ballast::sim
 

@@ -1,4 +1,5 @@
-// Thousands of seeded worlds. `--seeds N --first S --trace` (or SIM_SEEDS, SIM_FIRST, SIM_TRACE) chooses others; a failure prints its seed.
+// Thousands of seeded worlds. `--seeds N --first S --trace` (or SIM_SEEDS, SIM_FIRST, SIM_TRACE) chooses others; a failure prints its
+// scenario, and the smallest one that fails in the same way, as arguments of simulate.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -8,6 +9,8 @@
 #include <map>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "tests/sim/minimise.h"
 #include "tests/sim/world.h"
 
 namespace ballast::sim {
@@ -20,11 +23,17 @@ struct Options {
 };
 Options options;
 
-// Runs a world; on failure says how to see every move of it.
+// How to see every move of a world that broke a promise, and of the smallest one that breaks it too.
+std::string Again(const Scenario& scenario) {
+  const Failure smallest = Minimise(scenario);
+  return absl::StrCat("simulate --trace --scenario \"", Describe(scenario), "\"\nsmallest: simulate --trace --scenario \"",
+                      Describe(smallest.scenario), "\"\n  ", smallest.violation);
+}
+
 void ExpectHolds(const Scenario& scenario) {
   World world(scenario);
   const std::string violation = world.Run();
-  EXPECT_EQ(violation, "") << Describe(scenario) << "\nagain, with every move: --seeds 1 --first " << scenario.seed << " --trace";
+  if (!violation.empty()) ADD_FAILURE() << violation << "\n" << Again(scenario);
 }
 
 TEST(Simulation, RandomWorldsKeepEveryPromise) {
@@ -36,7 +45,7 @@ TEST(Simulation, RandomWorldsKeepEveryPromise) {
     scenario.trace = options.trace;
     World world(scenario);
     const std::string violation = world.Run();
-    EXPECT_EQ(violation, "") << Describe(scenario) << "\nagain, with every move: --seeds 1 --first " << scenario.seed << " --trace";
+    if (!violation.empty()) ADD_FAILURE() << violation << "\n" << Again(scenario);
     moves += world.moves();
     for (const auto& [what, count] : world.seen()) seen[what] += count;
   }

@@ -72,6 +72,33 @@ TEST(Protocol, StepHoldsTheNextRowsWhereverTheyAreComputed) {
   EXPECT_EQ(h->Describe().steps_part_full, 0u);
 }
 
+TEST(Protocol, ALongQueueDoesNotTakeTheWholeStep) {
+  Harness h;
+  h.Ready();
+  const SessionId w0 = h.Open(), w1 = h.Open();
+  h.Blocked(w0, false);
+  h.Claim(w0, kB0);
+  h.Claim(w0, kB1);  // fills the step; what follows waits for the next one
+  h.Claim(w0, kB2);
+  h.Claim(w0, kB3);
+  h.Claim(w1, kB4);
+  EXPECT_EQ(h.Granted(w0), 2u);
+  h.Submit(w0, {kB0, kB1});
+  EXPECT_EQ(h.Granted(w0), 1u);
+  EXPECT_EQ(h.Granted(w1), 1u);
+}
+
+TEST(Protocol, FullQuotaRefusesSessionsNeverBlocks) {
+  Harness h(Harness::Async(kStalenessUnbounded));
+  h.Ready();
+  const SessionId w = h.Open();
+  for (uint64_t seq = 0; seq < 4; ++seq) h.Claim(w, Harness::B(seq));
+  EXPECT_EQ(h.Granted(w), 2u) << "contributions that may be under way";
+  while (h->Describe().sessions < 4096) h.Open();
+  const absl::StatusOr<Coordinator::Opened> refused = h->OpenSession("worker", 0, h.now());
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+}
+
 TEST(Protocol, ALoneSessionFillsTheStepWithTwoContributions) {
   RunSpec spec = Harness::Spec();
   spec.contribution_rows = 4;

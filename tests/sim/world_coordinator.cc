@@ -41,7 +41,16 @@ void World::Deliver(ToShard& out) {
 }
 
 void World::Deliver(AppendDecision& out) { shards_[0].decisions.push_back(out.decision); }
-void World::Deliver(CommitManifest& out) { disk_.emplace_back(std::move(out.manifest)); }
+void World::Deliver(CommitManifest& out) {
+  const Manifest& m = out.manifest;
+  if (m.index > shards_[0].synced_decisions)
+    return Violation(absl::StrCat("the manifest of version ", m.version, " names decision ", m.index, ", which is not durable"));
+  for (uint32_t s = 0; s < shards_.size(); ++s) {
+    if (!shards_[s].checkpoints.contains(m.version))
+      return Violation(absl::StrCat("shard ", s, " has no checkpoint of manifest ", m.version));
+  }
+  disk_.emplace_back(std::move(out.manifest));
+}
 void World::Deliver(PersistEpoch& out) { disk_.emplace_back(std::move(out.record)); }
 
 void World::Deliver(Reply& out) {
@@ -54,7 +63,10 @@ void World::Deliver(Reply& out) {
     const EpochReport& report = std::get<EpochReport>(out.value);
     if (!report.committed || !report.missing.empty()) return Violation("every task has ended, but batches are missing");
     if (report.rows_in != report.rows_trained + report.rows_skipped) return Violation("rows in are not rows trained and skipped");
-    if (report.manifest_version == 0) return Violation("a committed epoch without a manifest");
+    for (const auto& [batch, index] : decided_) {
+      if (batch.epoch == epoch_ && (manifests_.empty() || manifests_.back().index < index))
+        return Violation(absl::StrCat("epoch ", epoch_, " is committed, but its batch ", Name(batch), " is in no manifest"));
+    }
     ++epoch_;
     driver_ = epoch_ > scenario_.epochs ? DriverPhase::kEnd : DriverPhase::kBegin;
   }
