@@ -4,8 +4,6 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
-
 namespace ballast {
 
 Mailbox::Mailbox(const std::string& name, absl::Duration period, std::function<void()> tick)
@@ -19,14 +17,14 @@ void Mailbox::Post(std::function<void()> closure) {
   absl::MutexLock lock(&mu_);
   if (stopping_) return;
   closures_.push_back(std::move(closure));
-  posted_.Signal();
+  posted_.Set();
 }
 
 void Mailbox::Stop() {
   {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
-    posted_.Signal();
+    posted_.Set();
   }
   if (thread_.joinable()) thread_.join();
 }
@@ -37,22 +35,28 @@ size_t Mailbox::size() const {
 }
 
 void Mailbox::Loop() {
-  absl::Time next_tick = absl::Now() + period_;
+  absl::Time next_tick = SteadyNow() + period_;
   while (true) {
     std::function<void()> closure;
     {
       absl::MutexLock lock(&mu_);
-      while (closures_.empty() && !stopping_ && absl::Now() < next_tick) posted_.WaitWithDeadline(&mu_, next_tick);
-      if (closures_.empty() && stopping_) return;
       if (!closures_.empty()) {
         closure = std::move(closures_.front());
         closures_.pop_front();
+      } else if (stopping_) {
+        return;
+      } else {
+        posted_.Clear();
       }
     }
-    if (closure) closure();
-    if (tick_ && absl::Now() >= next_tick) {
+    if (closure) {
+      closure();
+    } else {
+      posted_.WaitFor(next_tick - SteadyNow());
+    }
+    if (tick_ && SteadyNow() >= next_tick) {
       tick_();
-      next_tick = absl::Now() + period_;
+      next_tick = SteadyNow() + period_;
     }
   }
 }

@@ -16,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "steady.h"
 
 namespace ballast {
 
@@ -37,7 +38,7 @@ class Mailbox {
   const absl::Duration period_;
   const std::function<void()> tick_;
   mutable absl::Mutex mu_;
-  absl::CondVar posted_;
+  Signal posted_;
   std::deque<std::function<void()>> closures_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;  // last: it uses the members above

@@ -7,17 +7,17 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "core/status.h"
 #include "server/failpoint.h"
 #include "server/log.h"
 #include "server/storage/files.h"
+#include "steady.h"
 
 namespace ballast {
 
 absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& run, std::unique_ptr<ShardEvents> events) {
   BALLAST_FAILPOINT_STATUS("run-open");
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   const ServerIdentity& identity = dir_->identity();
   const auto logged = LoggedGeneration(*store_, run.spec.name);
   if (!logged.ok()) return logged.status();
@@ -42,7 +42,7 @@ absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& ru
                          {"version", absl::StrCat(position.version)},
                          {"decision", absl::StrCat(position.index)},
                          {"undecided", absl::StrCat(position.undecided.size())},
-                         {"seconds", absl::StrCat(absl::ToDoubleSeconds(absl::Now() - start))}});
+                         {"seconds", absl::StrCat(absl::ToDoubleSeconds(SteadyNow() - start))}});
   BALLAST_FAILPOINT("run-opened");
   runs_->Add({run.spec, run.generation, run.layout, std::move(events), *std::move(shard)});
   return runs_->Find(run.spec.name);

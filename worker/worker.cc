@@ -24,6 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "ballast/v1/control.grpc.pb.h"
+#include "steady.h"
 #include "version.h"
 #include "worker/feed/feed_queue.h"
 #include "worker/feed/worker_service.h"
@@ -137,7 +138,7 @@ class WorkerImpl final : public Worker, WorkerRuns {
       manager_.join();
     }
     mailbox_->Close();
-    server_->Shutdown(absl::ToChronoTime(absl::Now() + kDrain));
+    server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoSeconds(kDrain));
     inference_->Stop();
     server_->Wait();
     server_ = nullptr;
@@ -207,12 +208,12 @@ class WorkerImpl final : public Worker, WorkerRuns {
 
   // ---- manager thread
   void Manage() {
-    absl::Time next_tick = absl::Now();
+    absl::Time next_tick = SteadyNow();
     while (!stop_) {
       for (const std::function<void()>& closure : mailbox_->Take(next_tick)) closure();
-      if (absl::Now() < next_tick) continue;
-      next_tick = absl::Now() + kTick;
-      if (attach_ == nullptr && absl::Now() >= attach_at_) Attach();
+      if (SteadyNow() < next_tick) continue;
+      next_tick = SteadyNow() + kTick;
+      if (attach_ == nullptr && SteadyNow() >= attach_at_) Attach();
       ServeRuns();
       CheckFeeds();
     }
@@ -245,9 +246,9 @@ class WorkerImpl final : public Worker, WorkerRuns {
   void OnAttachDone(uint64_t number, const grpc::Status& status) {
     if (number != attach_number_) return;
     attach_ = nullptr;
-    attach_at_ = absl::Now() + kAttachAgain;
-    if (absl::Now() - attach_log_ < kLogEvery) return;
-    attach_log_ = absl::Now();
+    attach_at_ = SteadyNow() + kAttachAgain;
+    if (SteadyNow() - attach_log_ < kLogEvery) return;
+    attach_log_ = SteadyNow();
     LogWarning("not attached to server 0; trying again", {{"server", config_.server}, {"error", status.error_message()}});
   }
 
@@ -283,7 +284,7 @@ class WorkerImpl final : public Worker, WorkerRuns {
   }
 
   void ServeRuns() {
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     for (const std::string& run : serve_) {
       if (!QueueOf(run).ok()) continue;
       absl::MutexLock lock(&mu_);
@@ -313,7 +314,7 @@ class WorkerImpl final : public Worker, WorkerRuns {
   }
 
   void CheckFeeds() {
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     uint64_t feeds = 0, bytes = 0, sessions = 0;
     {
       absl::MutexLock lock(&mu_);

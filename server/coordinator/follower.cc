@@ -8,7 +8,6 @@
 #include "absl/random/random.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/status.h"
 #include "proto/convert.h"
@@ -16,6 +15,7 @@
 #include "proto/status.h"
 #include "server/failpoint.h"
 #include "server/log.h"
+#include "steady.h"
 #include "version.h"
 
 namespace ballast {
@@ -110,7 +110,7 @@ void Follower::Start() {
 }
 
 void Follower::Stop() {
-  if (!stopping_.HasBeenNotified()) stopping_.Notify();
+  stopping_.Set();
   {
     absl::MutexLock lock(&mu_);
     if (call_ != nullptr) call_->TryCancel();
@@ -123,18 +123,18 @@ void Follower::Stop() {
 void Follower::Loop() {
   absl::BitGen random;
   absl::Duration back_off = kBackOffFirst;
-  while (!stopping_.HasBeenNotified()) {
-    const absl::Time start = absl::Now();
+  while (!stopping_.IsSet()) {
+    const absl::Time start = SteadyNow();
     const absl::Status status = FollowOnce();
-    if (stopping_.HasBeenNotified()) return;
+    if (stopping_.IsSet()) return;
     if (Refused(status)) return options_.fatal(status);
     if (status.code() != said_) {  // once for each kind of trouble
       LogWarning(absl::IsAborted(status) ? "server 0 is not followed; trying on" : "server 0 is not reachable; trying on",
                  {{"coordinator", options_.coordinator}, {"reason", std::string(status.message())}});
       said_ = status.code();
     }
-    if (absl::Now() - start > kBackOffMax) back_off = kBackOffFirst;  // it was up
-    stopping_.WaitForNotificationWithTimeout(back_off * absl::Uniform(random, 0.5, 1.0));
+    if (SteadyNow() - start > kBackOffMax) back_off = kBackOffFirst;  // it was up
+    stopping_.WaitFor(back_off * absl::Uniform(random, 0.5, 1.0));
     back_off = std::min(back_off * 2, kBackOffMax);
   }
 }
@@ -145,7 +145,7 @@ absl::Status Follower::FollowOnce() {
   uint64_t connection = 0;
   {
     absl::MutexLock lock(&mu_);
-    if (stopping_.HasBeenNotified()) return absl::OkStatus();
+    if (stopping_.IsSet()) return absl::OkStatus();
     stream = stub_->Follow(&call);
     stream_ = stream;
     call_ = &call;

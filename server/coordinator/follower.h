@@ -23,12 +23,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "ballast/v1/control.grpc.pb.h"
 #include "server/mailbox.h"
 #include "server/run_opener.h"
 #include "server/run_table.h"
 #include "server/storage/store.h"
+#include "steady.h"
 
 namespace ballast {
 
@@ -90,7 +90,7 @@ class Follower {
   };
   std::map<std::string, Announced> announced_ ABSL_GUARDED_BY(mu_);
 
-  absl::Notification stopping_;
+  Signal stopping_;
   Mailbox writer_;
   Mailbox opener_thread_;
   std::thread loop_;

@@ -139,7 +139,7 @@ absl::StatusOr<RunHost*> Runner::AddHost(uint64_t id, RunDefinition run, Coordin
 }
 
 void Runner::Drain(absl::Duration limit) {
-  absl::Notification drained;
+  Signal drained;
   RunAndWait([&] {
     draining_ = true;
     drained_ = &drained;
@@ -159,7 +159,7 @@ void Runner::Drain(absl::Duration limit) {
     }
     CheckDrained();
   });
-  drained.WaitForNotificationWithTimeout(limit);
+  drained.WaitFor(limit);
   RunAndWait([this] { drained_ = nullptr; });
 }
 
@@ -177,7 +177,7 @@ void Runner::CheckDrained() {
     return host == nullptr || !host->AllPositioned();
   });
   if (drained_ == nullptr || !drain_waits_.empty()) return;
-  std::exchange(drained_, nullptr)->Notify();
+  std::exchange(drained_, nullptr)->Set();
 }
 
 void Runner::FailPending() {

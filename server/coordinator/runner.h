@@ -29,6 +29,7 @@
 #include "server/metrics.h"
 #include "server/run_opener.h"
 #include "server/storage/store.h"
+#include "steady.h"
 
 namespace ballast {
 
@@ -133,7 +134,7 @@ class Runner {
   bool recovered_ = false;
   bool draining_ = false;
   std::set<uint64_t> drain_waits_;  // hosts whose last checkpoint is not there yet
-  absl::Notification* drained_ = nullptr;
+  Signal* drained_ = nullptr;
 
   // Last, so that they end before what they use. The mailbox ends last of the three.
   Mailbox mailbox_;

@@ -4,13 +4,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "core/codec/codec.h"
 #include "core/record/wire.h"
 #include "core/status.h"
 #include "proto/status.h"
 #include "server/data_plane/chunk_split.h"
 #include "server/log.h"
+#include "steady.h"
 
 namespace ballast {
 namespace {
@@ -93,12 +93,12 @@ void PullStream::AnswerNext() {
   if (wants_.empty()) return FinishWhenIdle();
   answering_ = true;
   ++serial_;
-  asked_ = absl::Now();
+  asked_ = SteadyNow();
   Answer();
 }
 
 void PullStream::Answer() {
-  if (plane_->runs->Find(wants_.front().run) == nullptr && absl::Now() - asked_ < kUnknownRunWait) {
+  if (plane_->runs->Find(wants_.front().run) == nullptr && SteadyNow() - asked_ < kUnknownRunWait) {
     OperationStarted();
     retry_.Set(plane_->cq, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(kUnknownRetryMs, GPR_TIMESPAN)), &retried_);
     return;
@@ -148,7 +148,7 @@ void PullStream::OnEncoding(uint64_t serial, absl::StatusOr<std::shared_ptr<cons
   parked_id_ = 0;
   if (!encoding.ok()) return Finish(encoding.status());
   if (*encoding == nullptr) return Finish(absl::AbortedError("the shard closed"));
-  ready_ = absl::Now();
+  ready_ = SteadyNow();
   plane_->metrics->PullWaited(absl::ToDoubleSeconds(ready_ - asked_));
   encoding_ = *std::move(encoding);
   pieces_ = Select(*encoding_, wants_.front().tensors);
@@ -222,7 +222,7 @@ void PullStream::OnWritten(bool ok) {
   } else if (next_piece_ < pieces_.size()) {
     SendChunk();
   } else {
-    plane_->metrics->PullDone(absl::ToDoubleSeconds(absl::Now() - ready_));
+    plane_->metrics->PullDone(absl::ToDoubleSeconds(SteadyNow() - ready_));
     encoding_ = nullptr;
     wants_.pop_front();
     answering_ = false;

@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "core/status.h"
 #include "proto/status.h"
+#include "steady.h"
 
 namespace ballast {
 namespace {
@@ -64,7 +64,7 @@ void PushStream::OnRead(bool ok) {
     if (split->codec_bytes[codec] > 0) plane_->metrics->PushBytes(static_cast<Codec>(codec), split->codec_bytes[codec]);
   }
   offered_ = *std::move(split);
-  offered_at_ = absl::Now();
+  offered_at_ = SteadyNow();
   Offer();
   ReadNext();
   OperationDone();
@@ -74,7 +74,7 @@ void PushStream::Offer() {
   SplitChunk& chunk = *offered_;
   const std::shared_ptr<OpenRun> run = plane_->runs->Find(chunk.run);
   if (run == nullptr) {
-    if (absl::Now() - offered_at_ < kUnknownRunWait) return OfferAgain(kUnknownRetryMs);
+    if (SteadyNow() - offered_at_ < kUnknownRunWait) return OfferAgain(kUnknownRetryMs);
     Refuse(chunk, "NO_RUN", absl::StrCat("server ", plane_->server, " holds no run \"", chunk.run, "\""));
     return offered_.reset();
   }

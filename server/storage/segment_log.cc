@@ -19,6 +19,7 @@
 #include "server/log.h"
 #include "server/storage/high_mark.h"
 #include "server/storage/segment_file.h"
+#include "steady.h"
 
 namespace ballast {
 namespace {
@@ -26,7 +27,7 @@ namespace {
 // After a pause of this length one page says that everything before it is on disk (RecordHeader.synced). Without it a reader could not tell
 // damage in the very last group from a torn write.
 constexpr absl::Duration kIdleMark = absl::Milliseconds(20);
-constexpr std::chrono::seconds kDiskCheck{1};
+constexpr absl::Duration kDiskCheck = absl::Seconds(1);
 constexpr size_t kPoolBuffers = 2;
 constexpr size_t kPoolBufferBytes = 32u << 20;  // larger ones are not kept
 
@@ -57,6 +58,7 @@ class SegmentLogImpl : public SegmentLog {
     {
       absl::MutexLock lock(&mu_);
       stop_ = true;
+      work_.Set();
     }
     if (thread_.joinable()) thread_.join();
   }
@@ -151,6 +153,7 @@ class SegmentLogImpl : public SegmentLog {
     if (group_open_) return groups_.back();
     group_open_ = true;
     Group& group = groups_.emplace_back();
+    work_.Set();
     group.segment = segment_;
     group.offset = offset_;
     if (!pool_.empty()) {
@@ -209,12 +212,10 @@ class SegmentLogImpl : public SegmentLog {
     bool mark_due = true;  // the RUN record of Start
     while (true) {
       bool stop;
+      work_.WaitFor(mark_due ? kIdleMark : kDiskCheck);
       {
         absl::MutexLock lock(&mu_);
-        const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || !groups_.empty(); };
-        const bool work =
-            mu_.AwaitWithTimeout(absl::Condition(&woken), mark_due ? kIdleMark : absl::FromChrono(kDiskCheck)) && !groups_.empty();
-        if (mark_due && !work && status_.ok()) AppendMark();
+        if (mark_due && groups_.empty() && status_.ok()) AppendMark();
         stop = stop_;
         mark_due = false;
         for (const Group& group : groups_) mark_due |= !group.marks_only;
@@ -247,6 +248,7 @@ class SegmentLogImpl : public SegmentLog {
       if (!status_.ok()) return status_;
       ClosePage();
       groups.swap(groups_);
+      if (!stop_) work_.Clear();
       sync |= !due_.empty();
       for (const Group& group : groups) sync |= !group.marks_only;
     }
@@ -338,7 +340,8 @@ class SegmentLogImpl : public SegmentLog {
   }
 
   void CheckDisk() {
-    if (options_.disk_reserve_bytes == 0 || !options_.on_disk || (disk_checked_.has_value() && Clock::now() - *disk_checked_ < kDiskCheck))
+    if (options_.disk_reserve_bytes == 0 || !options_.on_disk ||
+        (disk_checked_.has_value() && Clock::now() - *disk_checked_ < absl::ToChronoSeconds(kDiskCheck)))
       return;
     disk_checked_ = Clock::now();
     struct statvfs fs;
@@ -360,6 +363,7 @@ class SegmentLogImpl : public SegmentLog {
   absl::Mutex mu_;
   absl::Status status_ ABSL_GUARDED_BY(mu_);
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
+  Signal work_;                             // set: groups_ is not empty, or stop_
   uint64_t sequence_ ABSL_GUARDED_BY(mu_);  // of the next record
   uint64_t chain_ ABSL_GUARDED_BY(mu_);     // of the last one
   uint64_t segment_ ABSL_GUARDED_BY(mu_);

@@ -52,8 +52,13 @@ IMPURE = {
     **dict.fromkeys(("chrono", "ctime", "time.h", "sys/time.h"), "take the time as an argument"),
     **dict.fromkeys(("fstream", "iostream", "filesystem", "unistd.h", "fcntl.h", "cstdio", "stdio.h"), "take and return bytes; I/O belongs to the caller"),
     **dict.fromkeys(("random", "absl/random/random.h"), "use the counter-based generator with a seed that is passed in"),
-    **dict.fromkeys(("absl/synchronization/mutex.h", "absl/time/clock.h"), "locks and clocks belong to the caller"),
+    **dict.fromkeys(("absl/synchronization/mutex.h", "absl/time/clock.h", "steady.h"), "locks and clocks belong to the caller"),
 }
+# Headers beside VERSION, which server and worker share.
+ROOT_HEADERS = {"steady.h"}
+# Timed waits of Abseil follow the wall clock: when that is set back by an hour, they last an hour longer.
+WALL_CLOCK = re.compile(r"absl::Now\b|\b(Await|Wait|WaitForNotification|LockWhen|ReaderLockWhen)With(Timeout|Deadline)\b")
+READS_WALL_CLOCK = ("server/log.cc", "worker/log.cc")  # for the time of day of a line
 CORE_ANGLE = re.compile(r"^([a-z_0-9]+(\.h)?|xxhash\.h|sys/[a-z]+\.h|absl/.*)$")
 BANNED_WORDS = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|not (yet )?implemented", re.IGNORECASE)
 
@@ -106,7 +111,7 @@ def check_includes(path: str, text: str, exists) -> list[str]:
             wrong = "relative include: name the file from the root of the repository"
         elif quoted and target.split("/")[0] in OURS and not GENERATED.match(target) and not exists(target):
             wrong = f'there is no file "{target}"'
-        elif quoted and "/" not in target and not GENERATED.match(target):
+        elif quoted and "/" not in target and target not in ROOT_HEADERS and not GENERATED.match(target):
             wrong = f'name "{target}" from the root of the repository'
         elif not is_test(path) and not free:
             wrong = _check_ours(path, folder, target) or _check_library(path, target)
@@ -126,6 +131,12 @@ def check_text(path: str, text: str) -> list[str]:
         for number, line in enumerate(text.splitlines(), start=1)
         if (match := BANNED_WORDS.search(line))
     ]
+    if path.startswith(("server/", "worker/")) and not is_test(path) and path not in READS_WALL_CLOCK:
+        findings += [
+            f"{path}:{number}: {match[0]} follows the wall clock, which may be set: take SteadyNow and Signal of steady.h"
+            for number, line in enumerate(text.splitlines(), start=1)
+            if (match := WALL_CLOCK.search(line))
+        ]
     if path.endswith(".h"):
         if not text.startswith("//"):
             findings.append(f"{path}:1: a header begins with a comment: what it is, who calls it from which thread, units, errors")

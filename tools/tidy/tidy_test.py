@@ -70,6 +70,12 @@ def test_rule_finds(path: str, text: str, message: str):
     assert message in findings[0]
 
 
+def test_a_clock_that_is_set_back_holds_nothing_up():
+    """Leases, ticks and back-offs: no wait of server or worker depends on the time of day."""
+    assert len(rules.check_text("server/a.cc", "mu_.AwaitWithTimeout(c, absl::Seconds(1));\nabsl::Time t = absl::Now();\n")) == 2
+    assert rules.check_text("server/log.cc", "absl::Now()\n") == rules.check_text("worker/a_test.cc", "absl::Now()\n") == []
+
+
 @pytest.mark.parametrize(
     ("path", "text"),
     [

@@ -8,8 +8,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "proto/status.h"
+#include "steady.h"
 #include "version.h"
 #include "worker/feed/schema.h"
 #include "worker/log.h"
@@ -165,7 +165,7 @@ class FeedReactor final : public grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDow
     LogInfo("feed opened",
             {{"run", open.run()}, {"epoch", absl::StrCat(epoch_)}, {"partition", absl::StrCat(partition_)}, {"attempt", open.attempt()}});
     queue_ = *std::move(queue);
-    feed_ = queue_->Open(this, epoch_, partition_, absl::Now());
+    feed_ = queue_->Open(this, epoch_, partition_, SteadyNow());
     return true;
   }
 

@@ -10,10 +10,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/status.h"
 #include "proto/status.h"
+#include "steady.h"
 #include "worker/serve/infer_tensors.h"
 
 namespace ballast {
@@ -251,10 +251,10 @@ grpc::ServerUnaryReactor* InferenceService::ModelInfer(grpc::CallbackServerConte
                                "REQUEST_TOO_LARGE"));
   }
   return Queue(context, bytes, [this, request, response] {
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = SteadyNow();
     int64_t rows = 0;
     const absl::Status status = Score(cache_.get(), *request, response, &rows);
-    probe_.on_infer(absl::ToDoubleSeconds(absl::Now() - begin), rows, status.ok());
+    probe_.on_infer(absl::ToDoubleSeconds(SteadyNow() - begin), rows, status.ok());
     return status;
   });
 }

@@ -17,8 +17,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "steady.h"
 #include "worker/model/model.h"
 #include "worker/serve/model_source.h"
 
@@ -46,7 +46,7 @@ class ServedModel {
 struct ModelCacheOptions {
   uint64_t bytes_max = uint64_t{4} << 30;       // of archives and values; one model alone may exceed it
   absl::Duration recheck = absl::Seconds(3);    // how old the list of a run's versions may be
-  std::function<absl::Time()> now = absl::Now;  // replaced in tests
+  std::function<absl::Time()> now = SteadyNow;  // replaced in tests
 };
 
 class ModelCache {

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "core/record/chunk.h"
+#include "steady.h"
 #include "worker/log.h"
 #include "worker/session/chunk_values.h"
 #include "worker/session/raw_stream.h"
@@ -79,7 +80,7 @@ class PushStream final : public RawStream {
   }
 
   std::optional<grpc::ByteBuffer> NextMessage() override {
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     for (Item& item : items_) {
       if (item.not_before > now) {
         PumpAfter(item.not_before - now);
@@ -106,7 +107,7 @@ class PushStream final : public RawStream {
     if (item == items_.end()) return;
     if (Passing(reply->error) && ++item->tries <= kPushTriesMax) {
       item->next = 0;
-      item->not_before = absl::Now() + kPushAgainDelay;
+      item->not_before = SteadyNow() + kPushAgainDelay;
       return;
     }
     items_.erase(item);

@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "steady.h"
 
 namespace ballast {
 
@@ -17,16 +18,19 @@ class Mailbox {
  public:
   void Post(std::function<void()> closure) ABSL_LOCKS_EXCLUDED(mu_) {
     absl::MutexLock lock(&mu_);
-    if (!closed_) closures_.push_back(std::move(closure));
+    if (closed_) return;
+    closures_.push_back(std::move(closure));
+    posted_.Set();
   }
 
-  // Everything that was posted; waits for it until `deadline`.
+  // Everything that was posted; waits for it until `deadline`, a SteadyNow().
   std::deque<std::function<void()>> Take(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_) {
-    absl::MutexLock lock(&mu_);
-    mu_.AwaitWithDeadline(absl::Condition(
-                              +[](Mailbox* self) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !self->closures_.empty(); }, this),
-                          deadline);
-    return std::exchange(closures_, {});
+    do {
+      absl::MutexLock lock(&mu_);
+      if (!closures_.empty()) return std::exchange(closures_, {});
+      posted_.Clear();
+    } while (posted_.WaitFor(deadline - SteadyNow()));
+    return {};
   }
 
   void Close() ABSL_LOCKS_EXCLUDED(mu_) {
@@ -37,6 +41,7 @@ class Mailbox {
 
  private:
   absl::Mutex mu_;
+  Signal posted_;
   std::deque<std::function<void()>> closures_ ABSL_GUARDED_BY(mu_);
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
 };

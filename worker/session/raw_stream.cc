@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "steady.h"
 #include "worker/log.h"
 
 namespace ballast {
@@ -119,7 +119,7 @@ void RawStream::Finished() {
   state_ = closing_ ? State::kClosed : State::kDown;
   if (closing_) return;
   if (std::exchange(at_once_, false)) return Pump();
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   if (now - last_log_ >= kLogEvery) {
     last_log_ = now;
     LogWarning("a stream to a server broke; it is opened again", {{"server", absl::StrCat(shard_)},

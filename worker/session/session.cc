@@ -9,11 +9,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 #include "ballast/v1/control.grpc.pb.h"
 #include "proto/convert_control.h"
 #include "proto/status.h"
+#include "steady.h"
 #include "version.h"
 #include "worker/log.h"
 #include "worker/session/compute.h"
@@ -77,7 +76,7 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
 
   void Stop() override {
     if (!thread_.joinable()) return;
-    stopping_.Notify();
+    stopping_.Set();
     mailbox_->Post([this] { stop_ = true; });
     thread_.join();
     options_.queue->Listen(nullptr);
@@ -98,10 +97,10 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
  private:
   // ---- control thread
   void Loop() {
-    reopen_at_ = absl::Now();
+    reopen_at_ = SteadyNow();
     while (!stop_) {
       for (const std::function<void()>& closure : mailbox_->Take(reopen_at_)) closure();
-      if (absl::Now() >= reopen_at_ && !stop_) OpenStream();
+      if (SteadyNow() >= reopen_at_ && !stop_) OpenStream();
     }
     options_.queue->Suspend();
     if (!ended_)
@@ -116,9 +115,9 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
   // again learns that they are trained. What is not decided within kDrain goes back with the session, as if it had not been computed.
   void Drain() {
     if (core_ == nullptr || !loaded_ || !welcomed_) return;
-    const absl::Time until = absl::Now() + kDrain;
+    const absl::Time until = SteadyNow() + kDrain;
     core_->Drain();
-    while (welcomed_ && core_->busy() && absl::Now() < until) {
+    while (welcomed_ && core_->busy() && SteadyNow() < until) {
       for (const std::function<void()>& closure : mailbox_->Take(until)) closure();
     }
   }
@@ -168,14 +167,14 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
   }
 
   void Later() {
-    if (absl::Now() - welcomed_at_ > kLived) backoff_ = kBackoffMin;
-    reopen_at_ = absl::Now() + backoff_;
+    if (SteadyNow() - welcomed_at_ > kLived) backoff_ = kBackoffMin;
+    reopen_at_ = SteadyNow() + backoff_;
     backoff_ = std::min(2 * backoff_, kBackoffMax);
   }
 
   void OnStreamDone(uint64_t number, const grpc::Status& status) {
     if (number != stream_number_) return;
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     if (now - last_log_ >= kLogEvery) {
       last_log_ = now;
       LogWarning(
@@ -225,7 +224,7 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     absl::StatusOr<RunDefinition> run = FromProto(welcome.run());
     if (!run.ok()) return Ended(absl::StrCat("the run's definition is not usable: ", std::string(run.status().message())));
     options_.cluster->Update(welcome.servers());
-    welcomed_at_ = absl::Now();
+    welcomed_at_ = SteadyNow();
     if (core_ == nullptr) {
       Build(*std::move(run), static_cast<uint32_t>(welcome.servers_size()));
     } else if (run->generation != definition_->generation || run->spec != definition_->spec || run->layout != definition_->layout) {
@@ -286,7 +285,7 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
       const absl::Status status = fetch();
       if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) return status;
       LogWarning(absl::StrCat(what, " cannot be fetched yet"), {{"run", options_.run}, {"error", std::string(status.message())}});
-      if (stopping_.WaitForNotificationWithTimeout(absl::Seconds(1))) return absl::CancelledError("the worker stops");
+      if (stopping_.WaitFor(absl::Seconds(1))) return absl::CancelledError("the worker stops");
     }
   }
 
@@ -353,7 +352,7 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
     ended_ = true;
   }
   void Compute(ComputeJob job) override { compute_->Run(std::move(job)); }
-  absl::Time Now() override { return absl::Now(); }
+  absl::Time Now() override { return SteadyNow(); }
 
   // ---- ParamEvents, any thread
   void OnPushReply(const PushReply& reply) override {
@@ -368,7 +367,7 @@ class SessionImpl final : public Session, public SessionPorts, public ParamEvent
   const std::shared_ptr<Mailbox> mailbox_;
   std::atomic<bool> queue_changed_{false};
   std::atomic<bool> ended_{false};
-  absl::Notification stopping_;
+  Signal stopping_;
   mutable absl::Mutex mu_;
   std::shared_ptr<const SessionResiduals> residuals_ ABSL_GUARDED_BY(mu_);
 
