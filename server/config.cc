@@ -42,6 +42,15 @@ Parse Number(uint32_t ServerConfig::*member) {
   };
 }
 
+Parse Seconds(double ServerConfig::*member) {
+  return [member](const std::string& text, ServerConfig& config) {
+    double seconds = 0;
+    if (!absl::SimpleAtod(text, &seconds) || !(seconds >= 0 && seconds <= 1e9)) return Expected("seconds, such as 30 or 2.5");
+    config.*member = seconds;
+    return absl::OkStatus();
+  };
+}
+
 // 123, 64K, 256M, 4G (powers of 1024).
 Parse Bytes(uint64_t ServerConfig::*member) {
   return [member](const std::string& text, ServerConfig& config) {
@@ -93,6 +102,8 @@ const std::vector<Setting>& Settings() {
       {"disk-reserve", "BYTES", "512M", "free disk space below which no more batches are granted", Bytes(&ServerConfig::disk_reserve)},
       {"reader-timeout", "SECONDS", "60", "a Pull stream of which nothing is taken for so long is closed",
        Number(&ServerConfig::reader_timeout_s)},
+      {"recovery-target", "SECONDS", "30", "a checkpoint is taken when a restart would replay its log for longer; 0: never for that",
+       Seconds(&ServerConfig::recovery_target_s)},
       {"ready-file", "PATH", "", "written when serving: {\"address\", \"metrics_address\", \"pid\"}", Text(&ServerConfig::ready_file)},
   };
   return *kSettings;

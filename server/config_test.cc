@@ -40,6 +40,14 @@ TEST(ConfigTest, FlagBeatsVariableBeatsFileBeatsDefault) {
   EXPECT_EQ(p.command.config.metrics_listen, "127.0.0.1:0");
 }
 
+TEST(ConfigTest, SecondsMayHaveAFraction) {
+  EXPECT_EQ(Parse({"--dir", "d"}).command.config.recovery_target_s, 30);
+  EXPECT_EQ(Parse({"--dir", "d", "--recovery-target", "2.5"}).command.config.recovery_target_s, 2.5);
+  for (const char* wrong : {"-1", "nan", "inf", "soon"}) {
+    EXPECT_EQ(Parse({"--dir", "d", "--recovery-target", wrong}).status.code(), absl::StatusCode::kInvalidArgument) << wrong;
+  }
+}
+
 TEST(ConfigTest, PrintConfigNamesTheOrigin) {
   const std::string file = TomlFile("servers = 3\n");
   const Parsed p = Parse({"--config", file.c_str(), "--print-config", "--index=2"}, {{"BALLAST_DIR", "/d"}});

@@ -44,6 +44,10 @@ ShardMetrics::ShardMetrics(prometheus::Registry& r)
       fsync_seconds_(Histogram(r, "ballast_log_fsync_seconds", "One fdatasync of a log segment.", SecondsBounds())),
       log_bytes_(Counter(r, "ballast_log_written_bytes_total", "Bytes written to logs, padding included.")),
       log_debt_(Gauge(r, "ballast_log_debt_bytes", "Bytes of log that a restart would have to replay.")),
+      log_debt_seconds_(Gauge(r, "ballast_log_debt_seconds", "Estimated seconds that a restart would replay the log for.")),
+      recovery_expected_(
+          Gauge(r, "ballast_recovery_expected_bytes", "Bytes of checkpoints and logs that this start has to read, as far as known.")),
+      recovery_read_(Gauge(r, "ballast_recovery_read_bytes", "Of them, read. Equal: every run that was begun is recovered.")),
       queue_bytes_(Gauge(r, "ballast_push_queue_bytes", "Pushed bytes that wait for the owner threads.")),
       checkpoint_seconds_(Histogram(r, "ballast_checkpoint_seconds", "One shard's part of a checkpoint.", SecondsBounds())),
       checkpoint_bytes_(Counter(r, "ballast_checkpoint_written_bytes_total", "Bytes of checkpoint blocks written.")),
@@ -57,6 +61,9 @@ void ShardMetrics::Applied(double seconds) { apply_seconds_.Observe(seconds); }
 void ShardMetrics::Synced(double seconds) { fsync_seconds_.Observe(seconds); }
 void ShardMetrics::LogWritten(uint64_t bytes) { log_bytes_.Increment(static_cast<double>(bytes)); }
 void ShardMetrics::AddLogDebt(int64_t bytes) { log_debt_.Increment(static_cast<double>(bytes)); }
+void ShardMetrics::AddDebtSeconds(double seconds) { log_debt_seconds_.Increment(seconds); }
+void ShardMetrics::RecoveryExpects(uint64_t bytes) { recovery_expected_.Increment(static_cast<double>(bytes)); }
+void ShardMetrics::RecoveryRead(uint64_t bytes) { recovery_read_.Increment(static_cast<double>(bytes)); }
 void ShardMetrics::AddQueueBytes(int64_t bytes) { queue_bytes_.Increment(static_cast<double>(bytes)); }
 void ShardMetrics::CheckpointDone(double seconds, uint64_t bytes, double unix_seconds) {
   checkpoint_seconds_.Observe(seconds);

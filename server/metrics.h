@@ -23,12 +23,15 @@ class ShardMetrics {
  public:
   explicit ShardMetrics(prometheus::Registry& registry);
 
-  void PushDone(double seconds);      // first chunk of a contribution taken -> its receipt
-  void PushRefused();                 // a contribution was refused, whatever the reason
-  void Applied(double seconds);       // one decision that changed values
-  void Synced(double seconds);        // one fdatasync of a log
-  void LogWritten(uint64_t bytes);    // as written, padding included
-  void AddLogDebt(int64_t bytes);     // log that a restart would read; negative when it is cut
+  void PushDone(double seconds);         // first chunk of a contribution taken -> its receipt
+  void PushRefused();                    // a contribution was refused, whatever the reason
+  void Applied(double seconds);          // one decision that changed values
+  void Synced(double seconds);           // one fdatasync of a log
+  void LogWritten(uint64_t bytes);       // as written, padding included
+  void AddLogDebt(int64_t bytes);        // log that a restart would read; negative when it is cut
+  void AddDebtSeconds(double seconds);   // of replay, estimated; negative when a checkpoint covers it
+  void RecoveryExpects(uint64_t bytes);  // of checkpoint and log, before they are read
+  void RecoveryRead(uint64_t bytes);
   void AddQueueBytes(int64_t bytes);  // pushed chunks that wait for the owner thread
   void CheckpointDone(double seconds, uint64_t bytes, double unix_seconds);
   void CheckpointFailed();
@@ -40,6 +43,9 @@ class ShardMetrics {
   prometheus::Histogram& fsync_seconds_;
   prometheus::Counter& log_bytes_;
   prometheus::Gauge& log_debt_;
+  prometheus::Gauge& log_debt_seconds_;
+  prometheus::Gauge& recovery_expected_;
+  prometheus::Gauge& recovery_read_;
   prometheus::Gauge& queue_bytes_;
   prometheus::Histogram& checkpoint_seconds_;
   prometheus::Counter& checkpoint_bytes_;

@@ -160,6 +160,7 @@ absl::Status Server::Listen() {
     options.self.set_release(kVersion);
     options.self.set_metrics_address(metrics_address_);
     options.rules = rules_;
+    options.recovery_target_s = config_.recovery_target_s;
     options.fatal = [this](const absl::Status& status) { Fatal(status); };
     options.has_artifact = [this](const std::string& sha256) { return artifacts_->Has(sha256); };
     runner_ = std::make_unique<Runner>(std::move(options), store_.get(), opener_.get(), &metrics_.coordinator());

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/status.h"
 #include "proto/convert_control.h"
 #include "server/failpoint.h"
@@ -106,6 +107,19 @@ void RunHost::Tick() {
   const RunStatus now = core_->Describe();
   CountProgress(now);
   StoreStop(now);
+  BoundDebt(now);
+}
+
+// Of this server's shard: the others own as many elements and apply the same decisions.
+void RunHost::BoundDebt(const RunStatus& now) {
+  if (now.version <= now.manifest_version) return;  // one more would cover nothing
+  const double seconds = local_->shard->ReplaySeconds();
+  if (context_->recovery_target_s == 0 || bounding_ || seconds <= context_->recovery_target_s || !AllPositioned()) return;
+  bounding_ = true;
+  LogInfo("a checkpoint bounds the time of a restart",
+          {{"run", run_.spec.name}, {"seconds", absl::StrFormat("%.1f", seconds)}, {"target", absl::StrCat(context_->recovery_target_s)}});
+  core_->RequestCheckpoint(NewTag([this](const absl::Status& done, const ReplyValue&) { bounding_ = !done.ok(); }), MonotonicMs());
+  Flush();
 }
 
 // ---- outputs ----

@@ -38,6 +38,7 @@ class RunHost {
     uint32_t servers = 1;
     uint64_t incarnation = 1;
     Rules rules;
+    double recovery_target_s = 0;  // a checkpoint is taken when a restart would replay for longer; 0: never for that
     FollowerRegistry* followers = nullptr;
     RunRecords* records = nullptr;
     Mailbox* store_thread = nullptr;
@@ -98,6 +99,7 @@ class RunHost {
   void DeliverToSelf(ShardMessage message);
   void CountProgress(const RunStatus& now);
   void StoreStop(const RunStatus& now);
+  void BoundDebt(const RunStatus& now);
 
   const Context* const context_;
   const uint64_t id_;
@@ -111,6 +113,7 @@ class RunHost {
   std::map<uint64_t, int64_t> appended_us_;  // decisions on their way to the disk, by index
   RunStatus counted_;                        // what the metrics hold already
   bool stored_stop_ = false;
+  bool bounding_ = false;  // a checkpoint that BoundDebt asked for is under way, or was refused
 };
 
 // The events of shard 0, sent to its host.

@@ -35,6 +35,7 @@ Runner::Runner(Options options, Store* store, RunOpener* opener, CoordinatorMetr
     context_.servers = options_.servers;
     context_.incarnation = options_.incarnation;
     context_.rules = options_.rules;
+    context_.recovery_target_s = options_.recovery_target_s;
     context_.followers = &followers_;
     context_.records = &records_;
     context_.store_thread = &store_thread_;

@@ -1,7 +1,9 @@
 #include "server/shard/checkpoint_store.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -16,6 +18,8 @@
 
 namespace ballast {
 namespace {
+
+constexpr size_t kLoadThreads = 4;  // mostly waiting for the disk
 
 std::string RunPrefix(const std::string& run) { return absl::StrCat("ckpt/", run, "/"); }
 std::string MetaPrefix(const std::string& run) { return RunPrefix(run) + "meta/"; }
@@ -144,20 +148,45 @@ absl::Status DeleteCheckpoint(Store& store, const std::string& run, uint64_t ver
   return store.DeletePrefix(VersionPrefix(run, version));
 }
 
-absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica) {
+namespace {
+
+absl::Status LoadBlock(Store& store, uint64_t version, size_t block, Replica& replica, RecoveryProgress* progress) {
+  for (int slot = -1; slot < replica.blocks().slots(block); ++slot) {
+    const std::string key = BlockKey(replica.blocks().spec().name, version, block, slot);
+    absl::StatusOr<std::string> value = ReadArray(store, key, replica.values().Bytes(block, slot));
+    if (!value.ok()) return value.status();
+    replica.values().CopyIn(block, slot, *value);
+    if (progress != nullptr) progress->Read(value->size());
+  }
+  return absl::OkStatus();
+}
+
+// Several at a time: one after another would wait for the disk at each. The first error in the order of the blocks.
+absl::Status LoadBlocks(Store& store, uint64_t version, Replica& replica, RecoveryProgress* progress) {
+  std::atomic<size_t> next{0};
+  std::vector<std::pair<size_t, absl::Status>> failed(kLoadThreads, {replica.blocks().size(), absl::OkStatus()});
+  std::vector<std::thread> threads;
+  for (auto& [at, status] : failed) {
+    threads.emplace_back([&, at = &at, status = &status] {
+      for (size_t b = next++; b < replica.blocks().size() && status->ok(); b = next++) {
+        *status = LoadBlock(store, version, b, replica, progress);
+        if (!status->ok()) *at = b;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return std::min_element(failed.begin(), failed.end(), [](const auto& a, const auto& b) { return a.first < b.first; })->second;
+}
+
+}  // namespace
+
+absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress) {
   const ShardBlocks& blocks = replica.blocks();
   if (meta.blocks != blocks.size() || meta.generation != blocks.generation()) {
     return absl::DataLossError(absl::StrCat("checkpoint at version ", meta.position.version, " has ", meta.blocks, " blocks of generation ",
                                             meta.generation, ", the shard has ", blocks.size(), " of generation ", blocks.generation()));
   }
-  for (size_t b = 0; b < blocks.size(); ++b) {
-    for (int slot = -1; slot < blocks.slots(b); ++slot) {
-      const std::string key = BlockKey(blocks.spec().name, meta.position.version, b, slot);
-      absl::StatusOr<std::string> value = ReadArray(store, key, replica.values().Bytes(b, slot));
-      if (!value.ok()) return value.status();
-      replica.values().CopyIn(b, slot, *value);
-    }
-  }
+  if (absl::Status s = LoadBlocks(store, meta.position.version, replica, progress); !s.ok()) return s;
   if (replica.values().Root() != meta.digest.digest) {
     return absl::DataLossError(absl::StrCat("checkpoint at version ", meta.position.version, " does not match its digest"));
   }

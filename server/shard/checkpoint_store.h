@@ -17,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "core/types.h"
+#include "server/shard/recovery_progress.h"
 #include "server/shard/replica.h"
 #include "server/shard/run_shard.h"
 #include "server/storage/store.h"
@@ -42,7 +43,7 @@ absl::StatusOr<std::map<uint64_t, CheckpointMeta>> ListCheckpoints(Store& store,
 absl::Status DeleteCheckpoint(Store& store, const std::string& run, uint64_t version);
 
 // Loads the values into `replica` and compares the digest; then StartAt. On an error the values are unspecified.
-absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica);
+absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress = nullptr);
 // Blocks of some tensors (all, when empty) as an Encoding, fp32 and i64; with `slots` also the slots, as tensor + (slot + 1) * number of
 // tensors.
 absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks,

@@ -160,6 +160,21 @@ TEST(CheckpointTest, LogIsCutButTwoCheckpointsCanStillBeStartedFrom) {
   EXPECT_EQ(reopened.code(), absl::StatusCode::kDataLoss) << reopened;
 }
 
+TEST(CheckpointTest, ReplayDebtGrowsWithEachStepAndIsPaidByTheManifest) {
+  TestShard t(TestSpec());
+  ASSERT_TRUE(t.Open().ok());
+  const double empty = t.shard->ReplaySeconds();
+  ASSERT_NO_FATAL_FAILURE(t.Train(20));
+  const double before = t.shard->ReplaySeconds();
+  EXPECT_GT(before, empty);
+  Checkpoint(t, {}, 1);
+  t.shard->Position();  // behind the manifest
+  const double after = t.shard->ReplaySeconds();
+  EXPECT_LT(after, before) << "nothing is applied again, the log is only read";
+  ASSERT_NO_FATAL_FAILURE(t.Train(5));
+  EXPECT_GT(t.shard->ReplaySeconds(), after);
+}
+
 TEST(CheckpointTest, LogThatEndsBeforeACheckpointRefusesToStart) {
   TestShard t(TestSpec());
   ASSERT_TRUE(t.Open().ok());

@@ -3,12 +3,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "proto/convert.h"
 #include "server/failpoint.h"
 #include "server/log.h"
 #include "server/shard/run_shard.h"
 #include "server/shard/shard_blocks.h"
 #include "server/storage/files.h"
+#include "steady.h"
 
 namespace ballast {
 namespace {
@@ -20,11 +23,19 @@ absl::StatusOr<RunDefinition> ParseDefinition(const std::string& run_proto) {
 }
 
 // Loads the newest good checkpoint; leaves `replica` at the beginning when there is none.
-absl::Status StartFromCheckpoint(Store& store, Replica& replica, std::map<uint64_t, CheckpointMeta>* checkpoints) {
+absl::Status StartFromCheckpoint(Store& store, Replica& replica, RecoveryProgress* progress,
+                                 std::map<uint64_t, CheckpointMeta>* checkpoints) {
+  const absl::Time start = SteadyNow();
   while (!checkpoints->empty()) {
     const CheckpointMeta& meta = checkpoints->rbegin()->second;
-    absl::Status s = LoadCheckpoint(store, meta, replica);
-    if (s.ok()) return s;
+    if (progress != nullptr) progress->Expect(meta.digest.bytes);
+    absl::Status s = LoadCheckpoint(store, meta, replica, progress);
+    if (s.ok()) {
+      LogInfo("checkpoint loaded", {{"run", replica.blocks().spec().name},
+                                    {"version", absl::StrCat(meta.position.version)},
+                                    {"mib", absl::StrCat(meta.digest.bytes >> 20)},
+                                    {"seconds", absl::StrFormat("%.1f", absl::ToDoubleSeconds(SteadyNow() - start))}});
+    }
     if (!absl::IsDataLoss(s)) return s;
     LogWarning(
         "a checkpoint is damaged; recovery goes on with the one before it and more log",
@@ -68,12 +79,15 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
   absl::StatusOr<std::map<uint64_t, CheckpointMeta>> all = ListCheckpoints(store, name);
   if (!all.ok()) return all.status();
   BALLAST_FAILPOINT_STATUS("checkpoint-load");
+  if (hooks.progress != nullptr) {
+    if (absl::StatusOr<uint64_t> bytes = LogFileBytes(dir); bytes.ok()) hooks.progress->Expect(*bytes);
+  }
   *checkpoints = *std::move(all);
   // A checkpoint counts only when the log holds its decision for good: a log that ends before it has lost something.
   uint64_t promised_index = 0;
   for (const auto& [version, meta] : *checkpoints) promised_index = std::max(promised_index, meta.position.index);
   const bool had_checkpoints = !checkpoints->empty();
-  if (absl::Status s = StartFromCheckpoint(store, replica, checkpoints); !s.ok()) return s;
+  if (absl::Status s = StartFromCheckpoint(store, replica, hooks.progress, checkpoints); !s.ok()) return s;
   if (had_checkpoints && checkpoints->empty()) ClearValues(replica);
   BALLAST_FAILPOINT_STATUS("checkpoint-loaded");
 
@@ -83,13 +97,16 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
     absl::Status s = replica.Replay(
         header, at, body, [&](std::shared_ptr<const Decision> d) { hooks.decided(std::move(d), at); }, hooks.before_change);
     BALLAST_FAILPOINT("record-replayed");
+    if (hooks.progress != nullptr) hooks.progress->Read(RecordBytes(header.body_bytes), 1);
     return s;
   };
   Recovered out;
+  const absl::Time start = SteadyNow();
   absl::StatusOr<LogEnd> end = ReadLog(dir, /*sync_first=*/true, visit);
   if (!end.ok()) return absl::Status(end.status().code(), absl::StrCat("log in ", dir, ": ", end.status().message()));
   BALLAST_FAILPOINT_STATUS("log-replayed");
   out.log = *end;
+  out.replay_seconds = absl::ToDoubleSeconds(SteadyNow() - start);
   if (replica.replayed_index() < promised_index) {
     return absl::DataLossError(absl::StrCat("the log in ", dir, " ends at decision ", replica.replayed_index(), ", but decision ",
                                             promised_index, " was made: acknowledged data is lost"));

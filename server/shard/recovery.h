@@ -14,6 +14,7 @@
 #include "core/record/log_record.h"
 #include "core/types.h"
 #include "server/shard/checkpoint_store.h"
+#include "server/shard/recovery_progress.h"
 #include "server/shard/replica.h"
 #include "server/storage/segment_reader.h"
 #include "server/storage/store.h"
@@ -23,10 +24,12 @@ namespace ballast {
 struct RecoveryHooks {
   std::function<void(std::shared_ptr<const Decision>, const LogPosition&)> decided;  // each decision of the log, after it took effect
   std::function<void(size_t block)> before_change;
+  RecoveryProgress* progress = nullptr;  // may be null
 };
 
 struct Recovered {
   LogEnd log;
+  double replay_seconds = 0;  // of the log
 };
 
 // `replica` is new. `checkpoints` receives those that are still believed. A directory without a log is a new run, unless its log was begun

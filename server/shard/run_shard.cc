@@ -26,6 +26,7 @@
 #include "server/shard/decision_index.h"
 #include "server/shard/publisher.h"
 #include "server/shard/recovery.h"
+#include "server/shard/recovery_progress.h"
 #include "server/shard/replica.h"
 #include "server/storage/segment_log.h"
 
@@ -34,6 +35,9 @@ namespace {
 
 // The owner pays one owed block after so many tasks even when it is never idle.
 constexpr int kTasksPerPaidBlock = 8;
+
+// Reading, checking and copying a log, beside applying it: measured with tools/bench/recovery.
+constexpr double kReadSecondsPerByte = 1.5e-9;
 
 double Seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 double UnixSeconds() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
@@ -61,6 +65,7 @@ class RunShardImpl : public RunShard {
     log_.reset();           // syncs; its callbacks may still come
     if (metrics_ != nullptr) {
       metrics_->AddLogDebt(-debt_);
+      metrics_->AddDebtSeconds(-debt_seconds_);
       metrics_->AddQueueBytes(-static_cast<int64_t>(queue_bytes_));
     }
   }
@@ -165,6 +170,8 @@ class RunShardImpl : public RunShard {
     return hash;
   }
 
+  double ReplaySeconds() const override { return debt_seconds_; }
+
  private:
   using Task = std::function<void()>;
 
@@ -203,6 +210,7 @@ class RunShardImpl : public RunShard {
   void HandleManifest(const ManifestCommitted& manifest);
   void CutLog(uint64_t needed_from);
   void Publish();
+  void CountDebt();
 
   void AppendToLog(std::shared_ptr<const Decision> decision, std::function<void()> on_synced) ABSL_EXCLUSIVE_LOCKS_REQUIRED(append_mu_);
 
@@ -216,6 +224,9 @@ class RunShardImpl : public RunShard {
   std::unique_ptr<Replica> replica_;
   std::map<uint64_t, CheckpointMeta> checkpoints_;  // finished, by version
   bool closing_ = false;
+  double apply_seconds_ = 0;                     // of every decision so far, of the replayed ones too
+  std::map<uint64_t, double> apply_before_cut_;  // apply_seconds_ at the cut of a checkpoint, by version
+  double apply_covered_ = 0;                     // up to the newest manifest
 
   std::unique_ptr<SegmentLog> log_;
   absl::Mutex append_mu_;  // decisions enter log and index in the same order; taken by the coordinator's thread (shard 0) or the owner
@@ -226,6 +237,7 @@ class RunShardImpl : public RunShard {
   bool disk_low_ ABSL_GUARDED_BY(disk_mu_) = false;
   std::string disk_reason_ ABSL_GUARDED_BY(disk_mu_);
   std::atomic<int64_t> debt_{0};  // bytes of log that a restart would read
+  std::atomic<double> debt_seconds_{0};
 
   absl::Mutex mu_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
@@ -296,10 +308,14 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
     decisions_.Add(std::move(d), at);
   };
   hooks.before_change = [this](size_t block) { checkpointer_->BeforeChange(block); };
+  RecoveryProgress progress(replica_->blocks().spec().name, metrics_, Seconds);
+  hooks.progress = &progress;
   absl::StatusOr<Recovered> recovered = RecoverShard(options_.dir, record, *store_, *replica_, hooks, &checkpoints_);
   if (!recovered.ok()) return recovered.status();
   debt_ = static_cast<int64_t>(recovered->log.bytes);
   if (metrics_ != nullptr) metrics_->AddLogDebt(debt_);
+  apply_seconds_ = recovered->replay_seconds;
+  CountDebt();
 
   absl::StatusOr<std::unique_ptr<SegmentLog>> log = SegmentLog::Open(MakeLogOptions(EncodeRunRecord(record)), recovered->log);
   if (!log.ok()) return log.status();
@@ -467,7 +483,11 @@ void RunShardImpl::HandleDecision(const std::shared_ptr<const Decision>& decisio
   const uint64_t before = position.version;
   replica_->Apply(*decision, [this](size_t block) { checkpointer_->BeforeChange(block); });
   BALLAST_FAILPOINT("decision-applied");
-  if (position.version != before && metrics_ != nullptr) metrics_->Applied(Seconds() - start);
+  if (position.version != before) {
+    apply_seconds_ += Seconds() - start;
+    if (metrics_ != nullptr) metrics_->Applied(Seconds() - start);
+    CountDebt();
+  }
   AfterApply(*decision);
   BALLAST_FAILPOINT("version-publish");
   Publish();
@@ -487,6 +507,7 @@ void RunShardImpl::AfterApply(const Decision& d) {
   }
   if (d.kind != DecisionKind::kCheckpoint) return;
   BALLAST_FAILPOINT("checkpoint-begin");
+  apply_before_cut_[d.version] = apply_seconds_;
   const uint64_t appended = decisions_.SequenceOf(d.index);
   checkpointer_->Begin(replica_->position(), [this, appended] { return log_->WaitSynced(appended); });
   absl::MutexLock lock(&mu_);
@@ -495,6 +516,11 @@ void RunShardImpl::AfterApply(const Decision& d) {
 
 void RunShardImpl::HandleManifest(const ManifestCommitted& manifest) {
   BALLAST_FAILPOINT("manifest-take");
+  if (const auto cut = apply_before_cut_.find(manifest.version); cut != apply_before_cut_.end()) {
+    apply_covered_ = cut->second;
+    apply_before_cut_.erase(apply_before_cut_.begin(), std::next(cut));
+    CountDebt();
+  }
   for (auto it = checkpoints_.begin(); it != checkpoints_.end() && it->first < manifest.version;) {
     if (std::find(manifest.kept.begin(), manifest.kept.end(), it->first) != manifest.kept.end()) {
       ++it;
@@ -508,6 +534,13 @@ void RunShardImpl::HandleManifest(const ManifestCommitted& manifest) {
   if (newest == checkpoints_.end() || newest == checkpoints_.begin()) return;
   CutLog(std::min(manifest.log_needed_from, std::prev(newest)->second.position.index + 1));
   BALLAST_FAILPOINT("manifest-taken");
+}
+
+// A restart applies what no manifest covers, and reads and checks all that is kept.
+void RunShardImpl::CountDebt() {
+  const double now = apply_seconds_ - apply_covered_ + kReadSecondsPerByte * static_cast<double>(debt_);
+  if (metrics_ != nullptr) metrics_->AddDebtSeconds(now - debt_seconds_);
+  debt_seconds_ = now;
 }
 
 void RunShardImpl::CutLog(uint64_t needed_from) {

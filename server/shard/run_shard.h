@@ -127,6 +127,9 @@ class RunShard {
   virtual absl::StatusOr<std::shared_ptr<const Encoding>> ReadCheckpoint(uint64_t version, bool slots,
                                                                          absl::Span<const uint32_t> tensors) = 0;
 
+  // Seconds that a restart would replay the log for, as fast as this process applied it. Any thread.
+  virtual double ReplaySeconds() const = 0;
+
   virtual uint64_t StateHash(uint64_t* version) = 0;  // blocks until the owner answers
 };
 

@@ -1,6 +1,7 @@
 #include "server/storage/segment_reader.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "server/storage/files.h"
 #include "server/storage/high_mark.h"
+#include "server/storage/segment_prefetch.h"
 
 namespace ballast {
 namespace {
@@ -23,13 +25,6 @@ constexpr absl::string_view kSuffix = ".log";
 
 absl::Status Loss(const std::string& dir, uint64_t segment, uint64_t offset, absl::string_view what) {
   return absl::DataLossError(absl::StrCat(SegmentPath(dir, segment), " at byte ", offset, ": ", what));
-}
-
-absl::Status SyncFile(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) return FileError("open", path, errno);
-  if (::fsync(fd.get()) != 0) return FileError("fsync", path, errno);
-  return absl::OkStatus();
 }
 
 // What was synced is what the mark says at least; a log that never had a mark is believed as it is.
@@ -49,21 +44,15 @@ absl::Status CheckAgainstMark(const std::string& dir, const LogEnd& end) {
 class Reader {
  public:
   using Visit = absl::FunctionRef<absl::Status(const RecordHeader&, const LogPosition&, absl::string_view)>;
-  Reader(const std::string& dir, bool sync_first, Visit visit) : dir_(dir), sync_first_(sync_first), visit_(visit) {}
+  Reader(const std::string& dir, Visit visit) : dir_(dir), visit_(visit) {}
 
-  absl::Status ReadSegment(uint64_t segment) {
-    const std::string path = SegmentPath(dir_, segment);
-    if (sync_first_) {
-      if (absl::Status s = SyncFile(path); !s.ok()) return s;
-    }
-    absl::StatusOr<std::string> bytes = ReadFile(path);
-    if (!bytes.ok()) return bytes.status();
+  absl::Status ReadSegment(uint64_t segment, absl::string_view bytes) {
     end_.last_segment = segment;
     if (segment == 1) anchored_ = true;  // the log from its first record on: sequence 1, chain 0
 
-    SegmentScanner scanner = anchored_ ? SegmentScanner(*bytes, segment, end_.next_sequence, end_.chain) : SegmentScanner(*bytes, segment);
+    SegmentScanner scanner = anchored_ ? SegmentScanner(bytes, segment, end_.next_sequence, end_.chain) : SegmentScanner(bytes, segment);
     ScanResult result = scanner.Next();
-    if (result != ScanResult::kRecord) return NothingHere(segment, *bytes, scanner, result);
+    if (result != ScanResult::kRecord) return NothingHere(segment, bytes, scanner, result);
     for (; result == ScanResult::kRecord; result = scanner.Next()) {
       anchored_ = true;
       const RecordHeader& header = scanner.header();
@@ -95,7 +84,7 @@ class Reader {
 
   // A segment whose first record does not continue the log. It may hold what a crash left of unsynced writes, or nothing yet. But if any
   // record in it knew that the missing ones were on disk, they are lost.
-  absl::Status NothingHere(uint64_t segment, const std::string& bytes, const SegmentScanner& scanner, ScanResult result) {
+  absl::Status NothingHere(uint64_t segment, absl::string_view bytes, const SegmentScanner& scanner, ScanResult result) {
     const uint64_t synced = HighestSynced(bytes, segment);
     if (anchored_ && synced >= end_.next_sequence) {
       return Loss(dir_, segment, 0,
@@ -109,7 +98,6 @@ class Reader {
   }
 
   const std::string dir_;
-  const bool sync_first_;
   const Visit visit_;
   bool anchored_ = false;  // end_.next_sequence and end_.chain are known
   LogEnd end_;
@@ -137,6 +125,17 @@ absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir) {
   return segments;
 }
 
+absl::StatusOr<uint64_t> LogFileBytes(const std::string& dir) {
+  absl::StatusOr<std::vector<uint64_t>> segments = ListSegments(dir);
+  if (!segments.ok()) return segments.status();
+  uint64_t bytes = 0;
+  for (uint64_t segment : *segments) {
+    struct stat st;
+    if (::stat(SegmentPath(dir, segment).c_str(), &st) == 0) bytes += static_cast<uint64_t>(st.st_size);
+  }
+  return bytes;
+}
+
 absl::StatusOr<std::vector<std::string>> ListSpares(const std::string& dir) {
   absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
   if (!names.ok()) return names.status();
@@ -152,13 +151,19 @@ absl::StatusOr<LogEnd> ReadLog(const std::string& dir, bool sync_first,
                                absl::FunctionRef<absl::Status(const RecordHeader&, const LogPosition&, absl::string_view)> visit) {
   absl::StatusOr<std::vector<uint64_t>> segments = ListSegments(dir);
   if (!segments.ok()) return segments.status();
-  Reader reader(dir, sync_first, visit);
+  std::vector<std::string> paths;
+  for (uint64_t segment : *segments) paths.push_back(SegmentPath(dir, segment));
+  SegmentPrefetch prefetch(std::move(paths), sync_first);
+  Reader reader(dir, visit);
   for (size_t i = 0; i < segments->size(); ++i) {
     const uint64_t segment = (*segments)[i];
     if (i > 0 && segment != (*segments)[i - 1] + 1) {
       return absl::DataLossError(absl::StrCat(SegmentPath(dir, (*segments)[i - 1] + 1), " is missing, but later segments are there"));
     }
-    if (absl::Status s = reader.ReadSegment(segment); !s.ok()) return s;
+    absl::StatusOr<FileBytes> bytes = prefetch.Next();
+    if (!bytes.ok()) return bytes.status();
+    if (absl::Status s = reader.ReadSegment(segment, bytes->view()); !s.ok()) return s;
+    prefetch.Reuse(*std::move(bytes));
   }
   if (absl::Status s = CheckAgainstMark(dir, reader.end()); !s.ok()) return s;
   return reader.end();

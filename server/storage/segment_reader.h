@@ -28,6 +28,8 @@ std::string SegmentPath(const std::string& dir, uint64_t segment);
 std::string SyncedMarkPath(const std::string& dir);
 // Numbers of the segments in `dir`, ascending; empty when there is no such directory.
 absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir);
+// Size of all of them, their preallocated ends included.
+absl::StatusOr<uint64_t> LogFileBytes(const std::string& dir);
 // Names of recycled files that wait for another use.
 absl::StatusOr<std::vector<std::string>> ListSpares(const std::string& dir);
 

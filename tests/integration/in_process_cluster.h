@@ -27,6 +27,7 @@ class InProcessCluster {
   void Stop(uint32_t index);
 
   ServerConfig Config(uint32_t index) const;
+  double recovery_target_s = ServerConfig().recovery_target_s;  // of servers that are started from now on
   const std::string& address(uint32_t index) const { return addresses_[index]; }
   std::string dir(uint32_t index) const { return dir_ + "/server-" + std::to_string(index); }
   uint32_t size() const { return static_cast<uint32_t>(servers_.size()); }

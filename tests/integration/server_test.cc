@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "core/status.h"
 #include "proto/status.h"
 #include "tests/integration/in_process_cluster.h"
@@ -188,6 +189,21 @@ TEST_P(ServerTest, OrderlyStopTakesACheckpoint) {
   cluster_.Stop(0);
   EXPECT_EQ(session.Expect(v1::WorkDown::kClose).close().reason(), "the server is stopping");
   cluster_.Start(0);
+  EXPECT_EQ(Show("r").manifest_version(), 2u);
+}
+
+TEST_P(ServerTest, ALogThatWouldTakeTooLongToReplayIsCheckpointed) {
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
+  {
+    RawSession session(cluster_, "r");
+    Initialise(session);
+    EXPECT_EQ(Step(session, 0), 2u);
+  }
+  EXPECT_EQ(Show("r").manifest_version(), 0u);
+  cluster_.Crash(0);
+  cluster_.recovery_target_s = 1e-9;
+  cluster_.Start(0);
+  for (int tries = 0; tries < 1000 && Show("r").manifest_version() == 0; ++tries) absl::SleepFor(absl::Milliseconds(20));
   EXPECT_EQ(Show("r").manifest_version(), 2u);
 }
 

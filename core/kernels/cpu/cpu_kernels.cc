@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "absl/strings/str_cat.h"
 #include "core/codec/codec.h"
@@ -140,11 +141,12 @@ absl::StatusOr<ShardState> CpuKernels::Allocate(absl::Span<const BlockShape> sha
   const auto room = [](uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign + kStagger; };
   uint64_t total = 0;
   for (const BlockShape& s : shapes) total += room(s.count * ElementBytes(s.dtype)) + static_cast<uint64_t>(s.slots) * room(4 * s.count);
-  char* memory = static_cast<char*>(::operator new (std::max<uint64_t>(total, 1), std::align_val_t{kAlign}, std::nothrow));
+  // calloc: large memory comes zeroed from the system, page by page when it is first written.
+  char* memory = static_cast<char*>(std::calloc(total + kAlign, 1));
   if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no memory for a shard's state of ", total, " bytes"));
-  std::memset(memory, 0, total);
   ShardState out;
-  out.memory = std::shared_ptr<void>(memory, [](void* p) { ::operator delete (p, std::align_val_t{kAlign}); });
+  out.memory = std::shared_ptr<void>(memory, [](void* p) { std::free(p); });
+  memory += (kAlign - reinterpret_cast<uintptr_t>(memory) % kAlign) % kAlign;
   for (const BlockShape& s : shapes) {
     BlockState& block = out.blocks.emplace_back(BlockState{s.dtype, s.count, memory, {}});
     memory += room(s.count * ElementBytes(s.dtype));
