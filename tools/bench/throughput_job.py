@@ -56,6 +56,10 @@ def print_ballast(staleness: int, rounds: list[Round], rivals: list[DdpResult], 
     print(f"  tasks, s      {listed(medians(rounds, lambda r: r.feed))}")
     kilobytes = medians(rounds, lambda r: {k: v / 1e3 / r.steps for k, v in r.bytes.items()})
     print(f"  kB / step     {listed(kilobytes)}")
+    step_ms = median(rounds, lambda r: 1e3 * r.rows / r.steps / r.rows_per_second)
+    log_ms = medians(rounds, lambda r: {k: 1e3 * v / r.steps for k, v in r.log.items()})
+    shares = "  ".join(f"{name} {ms:.2f} ms ({ms / step_ms:.1%})" for name, ms in log_ms.items())
+    print(f"  log / step    {shares}   of {step_ms:.1f} ms")
     print(f"  others used   {median(rounds, lambda r: r.other_cores):.2f} cores")
     if threads:
         print(f"  busiest threads of servers and workers, CPU s   {listed(medians(rounds, lambda r: r.threads), 12)}")

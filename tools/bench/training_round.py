@@ -19,6 +19,7 @@ from tools.bench.cluster import pids
 from tools.demo_job.job import ctl, scrape, total
 
 POLL_S = 0.1
+LOG = {"until durable": "ballast_coordinator_commit_seconds_sum", "writes and syncs": "ballast_log_fsync_seconds_sum"}
 BYTES = {"push": "ballast_push_sent_bytes_total", "push as fp32": "ballast_push_fp32_bytes_total", "pull": "ballast_pull_received_bytes_total"}
 
 
@@ -34,6 +35,7 @@ class Round:
     bytes: dict[str, float]
     timing: dict[str, float]  # of the sessions, by phase
     other_cores: float  # busy with processes that are not part of this
+    log: dict[str, float]  # seconds: of decisions until they were durable; of the log threads of all servers
     feed: dict[str, float] = field(default_factory=dict)  # of the Spark tasks: spark, pack, feed
 
 
@@ -67,7 +69,7 @@ class _Watch(threading.Thread):
 
 def measure(cluster: dict[str, Any], frame: Any, model: str, run: str, epochs: int, batch_rows: int, staleness: int) -> Round:
     servers, workers = pids(cluster, "server"), pids(cluster, "worker")
-    before = cpu.by_kind(servers, workers, os.getpid()), cpu.by_thread(servers + workers), _bytes(cluster)
+    before = cpu.by_kind(servers, workers, os.getpid()), cpu.by_thread(servers + workers), _bytes(cluster), _log(cluster)
     others = cpu.Others()
     watch = _Watch(cluster["server"], run)
     watch.start()
@@ -79,15 +81,20 @@ def measure(cluster: dict[str, Any], frame: Any, model: str, run: str, epochs: i
         )  # fmt: skip
     seconds = time.monotonic() - started
     rate = watch.stop()
-    after = cpu.by_kind(servers, workers, os.getpid()), cpu.by_thread(servers + workers), _bytes(cluster)
+    after = cpu.by_kind(servers, workers, os.getpid()), cpu.by_thread(servers + workers), _bytes(cluster), _log(cluster)
     used = dict(after[0] - before[0])
     other_cores = others.cores(sum(used.values()))
     shown = ctl("--server", cluster["server"], "run", "show", run)
     return Round(
         rows=result.rows_trained, rows_per_second=rate, call_seconds=seconds, steps=shown["steps"], steps_part_full=shown["steps_part_full"],
-        cpu=used, threads=dict(cpu.spent(before[1], after[1])), bytes=dict(after[2] - before[2]), timing=shown["timing_seconds"], other_cores=other_cores,
+        cpu=used, threads=dict(cpu.spent(before[1], after[1])), bytes=dict(after[2] - before[2]), log=dict(after[3] - before[3]), timing=shown["timing_seconds"], other_cores=other_cores,
         feed={phase: result.timing[phase] for phase in ("spark", "pack", "feed")},
     )  # fmt: skip
+
+
+def _log(cluster: dict[str, Any]) -> Counter[str]:
+    servers = [scrape(p["metrics_address"]) for p in cluster["processes"] if p["name"].startswith("server")]
+    return Counter({name: total(servers, metric) for name, metric in LOG.items()})
 
 
 def _bytes(cluster: dict[str, Any]) -> Counter[str]:
