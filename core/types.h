@@ -32,6 +32,7 @@ inline constexpr uint64_t kStepBatchesMax = uint64_t{1} << 15;  // of a step: th
 enum class DType : uint8_t { kF32 = 1, kI64 = 2 };
 enum class UpdateRule : uint8_t { kOpt = 1, kSum = 2, kMean = 3, kSet = 4 };
 enum class Codec : uint8_t { kFp32 = 1, kBf16 = 2, kInt8 = 3, kI64 = 4 };
+enum class Durability : uint8_t { kLog = 1, kCheckpoint = 2 };
 enum class Reduction : uint8_t { kMean = 1, kSum = 2 };
 enum class OptimizerKind : uint8_t { kSgd = 1, kAdam = 2, kAdamW = 3 };
 enum class ScheduleKind : uint8_t { kConstant = 1, kWarmupCosine = 2 };
@@ -106,6 +107,7 @@ struct RunSpec {
   uint64_t contribution_rows = 0;
   uint32_t staleness_max = 0;
   uint32_t linger_ms = 2000;
+  Durability durability = Durability::kLog;
   uint32_t partitions = 8;
   uint64_t seed = 0;
   uint32_t epochs = 1;
@@ -187,6 +189,7 @@ struct Decision {
   uint64_t sessions_closed_below = 0;
   uint64_t version = 0;
   uint64_t step = 0;
+  uint64_t rollback_version = 0;
   bool operator==(const Decision&) const = default;
 };
 
@@ -218,6 +221,7 @@ struct Manifest {
   double loss = std::numeric_limits<double>::quiet_NaN();
   uint64_t step = 0;
   uint64_t chain = 0;
+  uint64_t rolled_back_to = 0;
 };
 
 struct StepTiming {

@@ -152,7 +152,7 @@ v1::RunSpec ToProto(const RunSpec& spec) {
   p.set_contribution_rows(spec.contribution_rows);
   p.set_staleness_max(spec.staleness_max);
   p.set_linger_ms(spec.linger_ms);
-  p.set_durability(v1::DURABILITY_LOG);
+  p.set_durability(static_cast<v1::Durability>(spec.durability));
   p.set_partitions(spec.partitions);
   p.set_seed(spec.seed);
   p.set_epochs(spec.epochs);
@@ -196,8 +196,9 @@ absl::StatusOr<RunSpec> FromProto(const v1::RunSpec& p) {
   auto pull = FromProto(p.pull_codec(), Codec::kFp32, "pull_codec");
   if (!pull.ok()) return pull.status();
   spec.pull_codec = *pull;
-  if (p.durability() != v1::DURABILITY_LOG && p.durability() != v1::DURABILITY_UNSPECIFIED)
-    return UnknownValue("durability", p.durability());
+  auto durability = EnumFromProto<Durability>(p.durability(), 2, 1, "durability");
+  if (!durability.ok()) return durability.status();
+  spec.durability = *durability;
   spec.step_rows = p.step_rows();
   spec.batch_rows = p.batch_rows();
   // Without step_rows every contribution is a step, and holds one batch unless told otherwise.
@@ -309,6 +310,7 @@ v1::Decision ToProto(const Decision& decision) {
   p.set_sessions_closed_below(decision.sessions_closed_below);
   p.set_version(decision.version);
   p.set_step(decision.step);
+  p.set_rollback_version(decision.rollback_version);
   return p;
 }
 
@@ -330,6 +332,7 @@ absl::StatusOr<Decision> FromProto(const v1::Decision& p) {
   decision.sessions_closed_below = p.sessions_closed_below();
   decision.version = p.version();
   decision.step = p.step();
+  decision.rollback_version = p.rollback_version();
   return decision;
 }
 
@@ -357,6 +360,7 @@ v1::Manifest ToProto(const Manifest& manifest) {
   p.set_loss(manifest.loss);
   p.set_step(manifest.step);
   p.set_chain(manifest.chain);
+  p.set_rolled_back_to(manifest.rolled_back_to);
   return p;
 }
 
@@ -373,6 +377,7 @@ Manifest FromProto(const v1::Manifest& p) {
   manifest.loss = p.loss();
   manifest.step = p.step();
   manifest.chain = p.chain();
+  manifest.rolled_back_to = p.rolled_back_to();
   return manifest;
 }
 

@@ -42,6 +42,7 @@ absl::StatusOr<SessionMessage> RefuseFromProto(const v1::WorkDown::Refuse& p) {
 void SetStatus(const RunStatus& status, v1::Run* run) {
   run->set_state(StateToProto(status.state));
   run->set_reason(status.reason);
+  run->set_generation(status.generation);
   run->set_version(status.version);
   run->set_steps(status.steps);
   run->set_rows_trained(status.rows_trained);
@@ -142,6 +143,7 @@ v1::WorkDown ToProto(const SessionMessage& message) {
                    *p.mutable_done()->mutable_batch() = ToProto(done.batch);
                    p.mutable_done()->set_skipped(done.skipped);
                    p.mutable_done()->set_conflict(done.conflict);
+                   p.mutable_done()->set_no_epoch(done.no_epoch);
                    p.mutable_done()->set_trained_fingerprint(done.trained_fingerprint);
                  },
                  [&](const Flush& flush) { p.mutable_flush()->set_step(flush.step); },
@@ -174,7 +176,8 @@ absl::StatusOr<SessionMessage> FromProto(const v1::WorkDown& p) {
       return grant;
     }
     case v1::WorkDown::kDone:
-      return Done{FromProto(p.done().batch()), p.done().skipped(), p.done().conflict(), p.done().trained_fingerprint()};
+      return Done{FromProto(p.done().batch()), p.done().skipped(), p.done().conflict(), p.done().trained_fingerprint(),
+                  p.done().no_epoch()};
     case v1::WorkDown::kFlush:
       return Flush{p.flush().step()};
     case v1::WorkDown::kRefuse:

@@ -122,8 +122,8 @@ TEST(ConvertTest, UnknownEnumValueNamesItsField) {
   p.mutable_tensors(1)->set_rule(v1::UPDATE_RULE_UNSPECIFIED);
   EXPECT_EQ(ErrorOf(p), "tensors[1].rule: 0 (unset) is not allowed");
   p = FullSpec();
-  p.set_durability(static_cast<v1::Durability>(2));
-  EXPECT_EQ(ErrorOf(p), "durability: 2 is not a value that this release knows");
+  p.set_durability(static_cast<v1::Durability>(3));
+  EXPECT_EQ(ErrorOf(p), "durability: 3 is not a value that this release knows");
   p = FullSpec();
   p.mutable_optimizer()->set_kind(v1::OptimizerSpec::KIND_UNSPECIFIED);
   EXPECT_EQ(ErrorOf(p), "optimizer.kind: 0 (unset) is not allowed");

@@ -17,6 +17,7 @@ enum class Phase {
   kCheckpoint,  // for each checkpoint, its blocks, and the cut of the log that follows
   kRun,         // when a run is created, opened or removed
   kEpoch,       // when an epoch begins or is committed
+  kRollback,    // when a run goes back to a checkpoint
 };
 
 struct FailpointLine {
@@ -94,6 +95,13 @@ inline constexpr FailpointLine kFailpointLines[] = {
     {"decision-appended", Phase::kStep, "the decision is in the log's memory"},
     {"decision-durable", Phase::kStep, "on shard 0: the decision is durable, the coordinator was not told"},
     {"decision-accept", Phase::kStep, "the decision is held, the coordinator was not told"},
+    {"rollback-begin", Phase::kRollback, "a rollback is asked for, nothing has happened"},
+    {"rollback-decide", Phase::kRollback, "its sessions are closed, the ROLLBACK decision is not in the log"},
+    {"rollback-restore", Phase::kRollback, "a server holds the decision, its values are those of before"},
+    {"rollback-restored", Phase::kRollback, "they are the checkpoint's, the version is not published"},
+    {"rollback-done", Phase::kRollback, "the manifest after it is durable, nobody was told"},
+    {"epoch-drop", Phase::kRollback, "before the record of an undone epoch is deleted"},
+    {"epoch-dropped", Phase::kRollback, "after it"},
     {"decision-apply", Phase::kStep, "a decision is held (durable on shard 0), not applied"},
     {"decision-applied", Phase::kStep, "it is applied, its hash root and checkpoint are not begun"},
     {"root-append", Phase::kStep, "before the hash root of a version enters the log"},

@@ -7,7 +7,29 @@ namespace ballast {
 
 Checkpoints::Checkpoints(std::vector<Manifest> manifests, uint32_t kept_count, Rules rules)
     : rules_(rules), kept_count_(std::max<uint32_t>(kept_count, 1)), manifests_(std::move(manifests)) {
-  for (Manifest& m : manifests_) m.ledger.clear();
+  DropUndone();
+}
+
+// Oldest first: a manifest after a rollback undoes those between it and where the run went back to.
+void Checkpoints::DropUndone() {
+  std::vector<Manifest> counting;
+  for (Manifest& m : manifests_) {
+    if (m.rolled_back_to != 0) std::erase_if(counting, [&](const Manifest& old) { return old.version > m.rolled_back_to; });
+    counting.push_back(std::move(m));
+  }
+  manifests_ = std::move(counting);
+}
+
+const Manifest* Checkpoints::Find(uint64_t version) const {
+  const auto it = std::find_if(manifests_.begin(), manifests_.end(), [&](const Manifest& m) { return m.version == version; });
+  return it == manifests_.end() ? nullptr : &*it;
+}
+
+std::vector<Tag> Checkpoints::Abandon() {
+  std::vector<Tag> tags = TakeTags();
+  if (active_) tags.insert(tags.end(), active_->tags.begin(), active_->tags.end());
+  active_.reset();
+  return tags;
 }
 
 void Checkpoints::Want(Tag tag) {
@@ -46,10 +68,10 @@ std::optional<std::vector<Tag>> Checkpoints::Commit(uint64_t version) {
   if (!active_ || !active_->committing || active_->manifest.version != version) return std::nullopt;
   Active done = std::move(*active_);
   active_.reset();
-  done.manifest.ledger.clear();
   // Two checkpoints of one version differ in the ledger only; the later one stands for both.
   std::erase_if(manifests_, [&](const Manifest& m) { return m.version == version; });
   manifests_.push_back(std::move(done.manifest));
+  DropUndone();
   Rotate();
   return std::move(done.tags);
 }

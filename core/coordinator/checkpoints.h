@@ -4,6 +4,9 @@
 // A CHECKPOINT decision whose manifest was never committed, because server 0 crashed, means nothing: the next checkpoint supersedes it,
 // and the shards drop what is not in ManifestCommitted.kept.
 //
+// The first manifest after a rollback says where the run went back to: those between are undone. They are dropped with its commit, and
+// ignored where a crash left them behind.
+//
 // Used by the coordinator's owner thread.
 #ifndef BALLAST_CORE_COORDINATOR_CHECKPOINTS_H_
 #define BALLAST_CORE_COORDINATOR_CHECKPOINTS_H_
@@ -27,8 +30,11 @@ class Checkpoints {
   void Want() { wanted_ = true; }
   void Want(Tag tag);
   std::vector<Tag> TakeTags();  // the request is answered otherwise: nothing is wanted any more
+  // What is under way or wanted will not come, whatever the shards say of it later. Returns its tags. REQUIRES !committing().
+  std::vector<Tag> Abandon();
 
   bool active() const { return active_.has_value(); }
+  bool committing() const { return active_.has_value() && active_->committing; }  // its manifest is on the way to the disk
   // `manifest`: everything but digests, health and time. The wanting tags join it.
   void Start(Manifest manifest, uint32_t shards);
   // A shard's part is finished. A shard that checkpointed this very version before may say so before it has seen the decision.
@@ -39,7 +45,9 @@ class Checkpoints {
   // The manifest is durable; returns the tags to answer. Nothing when no such manifest is being committed.
   std::optional<std::vector<Tag>> Commit(uint64_t version);
 
-  const Manifest* newest() const { return manifests_.empty() ? nullptr : &manifests_.back(); }  // without ledger
+  const Manifest* newest() const { return manifests_.empty() ? nullptr : &manifests_.back(); }
+  const Manifest* Find(uint64_t version) const;  // null: not kept
+  const std::vector<Manifest>& kept() const { return manifests_; }
   // What the shards may drop now. REQUIRES a manifest.
   ManifestCommitted Retention() const;
 
@@ -50,6 +58,7 @@ class Checkpoints {
     bool committing = false;
     std::vector<Tag> tags;
   };
+  void DropUndone();
   void Rotate();
 
   const Rules rules_;

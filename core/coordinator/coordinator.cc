@@ -44,10 +44,12 @@ CoordinatorImpl::CoordinatorImpl(CoordinatorConfig config, CoordinatorState stat
       steps_({spec_.step_rows, spec_.contribution_rows, spec_.staleness_max, config_.rules}, 1),
       shards_(config_.shards, config_.rules),
       checkpoints_(state.manifests, config_.manifests_kept, config_.rules),
+      generation_(config_.generation),
       restored_loss_(state.manifests.empty() ? std::nan("") : state.manifests.back().loss),
       checkpoint_ms_(now_ms) {
   epochs_.Restore(state.epochs);
   if (const Manifest* newest = checkpoints_.newest(); newest != nullptr) {
+    generation_ = newest->generation;
     version_ = newest->version;
     step_ = newest->step;
     checkpoint_version_ = newest->version;
@@ -60,10 +62,12 @@ absl::Status CoordinatorImpl::Replay(uint64_t after_index) {
   bool cut = false;
   for (uint64_t index = after_index + 1; index <= history_.last(); ++index) {
     const Decision& d = *history_.at(index);
-    if (d.run != spec_.name || d.generation != config_.generation) {
+    const uint64_t generation = generation_ + (d.kind == DecisionKind::kRollback ? 1 : 0);
+    if (d.run != spec_.name || d.generation != generation) {
       return absl::DataLossError(absl::StrCat("decision ", index, " of run ", d.run, " generation ", d.generation, " is in the log of run ",
-                                              spec_.name, " generation ", config_.generation));
+                                              spec_.name, " generation ", generation));
     }
+    if (absl::Status status = CheckRollback(d); !status.ok()) return status;
     for (const Part& part : d.parts) {
       for (const Batch& b : part.batches) {
         if (ledger_.Find(b.id))
@@ -79,6 +83,9 @@ absl::Status CoordinatorImpl::Replay(uint64_t after_index) {
   for (const auto& [number, epoch] : epochs_.all()) {
     if (epoch.phase == EpochState::Phase::kCommitted) ledger_.Close(number);
   }
+  if (rollback_) StoreRewound();
+  server_lost_ = Volatile();
+  RollBackLost();
   if (cut) checkpoints_.Want();  // its manifest was never committed: the next one stands for both
   if (skips_in_a_row_ >= spec_.skips_max) Fail(absl::StrCat(skips_in_a_row_, " batches in a row could not be trained"));
   return absl::OkStatus();
@@ -87,6 +94,7 @@ absl::Status CoordinatorImpl::Replay(uint64_t after_index) {
 void CoordinatorImpl::Apply(const Decision& d) {
   version_ = d.version;
   step_ = d.step;
+  if (d.kind == DecisionKind::kRollback) return ApplyRollback(d);
   double loss_sum = 0;
   uint64_t rows = 0;
   for (const Part& part : d.parts) {
@@ -121,8 +129,8 @@ absl::Status CoordinatorImpl::StoppedError() const {
                     "RUN_STOPPED");
 }
 
-void CoordinatorImpl::CloseAll(const std::string& reason) {
-  for (const auto& [id, session] : sessions_.live()) Send(id, CloseSession{reason, true});
+void CoordinatorImpl::CloseAll(const std::string& reason, bool final) {
+  for (const auto& [id, session] : sessions_.live()) Send(id, CloseSession{reason, final});
   while (!sessions_.live().empty()) sessions_.Close(sessions_.live().begin()->first);
   steps_.Clear();
   pending_skips_.clear();
@@ -133,7 +141,12 @@ void CoordinatorImpl::Fail(const std::string& reason) {
   if (health_ == Health::kFailed) return;
   health_ = Health::kFailed;
   reason_ = reason;
-  CloseAll(reason);
+  CloseAll(reason, /*final=*/true);
+  for (const auto& [tag, to] : std::exchange(rollbacks_wanted_, {})) Answer(tag, StoppedError());
+  if (rollback_) {
+    for (Tag tag : std::exchange(rollback_->tags, {})) Answer(tag, StoppedError());
+    if (RollbackPending()) rollback_.reset();
+  }
   for (Tag tag : checkpoints_.TakeTags()) Answer(tag, StoppedError());
   for (auto& [number, epoch] : epochs_.all()) {
     if (epoch.phase != EpochState::Phase::kCovering) continue;
@@ -146,13 +159,17 @@ void CoordinatorImpl::Stop(const std::string& reason, int64_t now_ms) {
   if (health_ != Health::kRunning) return;
   health_ = Health::kStopped;
   reason_ = reason.empty() ? "by request" : reason;
-  CloseAll(reason_);
+  CloseAll(reason_, /*final=*/true);
   Advance(now_ms);
 }
 
 void CoordinatorImpl::Advance(int64_t now_ms) {
   if (resting_) return;
   resting_ = true;
+  if (health_ != Health::kFailed) {
+    RollBackLost();
+    DecideRollback();
+  }
   bool again = health_ == Health::kRunning;
   while (again) {
     DecideSkips();
@@ -178,6 +195,7 @@ std::string CoordinatorImpl::WaitsFor() const {
     if (!shards_[s].connected) return absl::StrCat("waits for server ", s);
   }
   if (const Shards::State* low = shards_.LowDisk(); low != nullptr) return absl::StrCat("disk nearly full: ", low->disk_reason);
+  if (rollback_) return absl::StrCat("goes back to version ", rollback_->to);
   if (durable_version_ == 0) return "waits for a worker to set the initial weights";
   return "";
 }
@@ -188,6 +206,7 @@ RunStatus CoordinatorImpl::Describe() const {
                  : durable_version_ == 0     ? RunStatus::State::kWaiting
                                              : RunStatus::State::kActive;
   status.reason = health_ != Health::kRunning ? reason_ : WaitsFor();
+  status.generation = generation_;
   status.version = durable_version_;
   status.index = durable_;
   status.steps = step_;

@@ -37,11 +37,12 @@ struct Grant {
   uint64_t base_version = 0;  // pull at least this
   std::optional<Uid> uid;     // the claimed bytes stand: compute nothing
 };
-struct Done {  // nothing to train: decided before
+struct Done {  // nothing to train: decided before, or its epoch is not begun
   Batch batch;
   bool skipped = false;
   bool conflict = false;  // decided with another fingerprint
   uint64_t trained_fingerprint = 0;
+  bool no_epoch = false;  // a rollback has undone its epoch: nothing is acknowledged, its feed must be opened again
 };
 struct Flush {
   uint64_t step = 0;
@@ -105,12 +106,15 @@ struct EpochRecord {  // what must survive about an epoch beyond the decisions
 struct PersistEpoch {  // put, synced, then call OnEpochDurable(epoch)
   EpochRecord record;
 };
+struct DropEpoch {  // delete, synced: the epoch was undone. No answer. Outputs for the store take effect in their order
+  uint32_t epoch = 0;
+};
 struct Reply {
   Tag tag = 0;
   absl::Status status;
   std::variant<std::monostate, EpochReport, Manifest> value;
 };
-using Output = std::variant<ToSession, ToShard, AppendDecision, CommitManifest, PersistEpoch, Reply>;
+using Output = std::variant<ToSession, ToShard, AppendDecision, CommitManifest, PersistEpoch, DropEpoch, Reply>;
 
 // ---- inputs ------------------------------------------------------------------------------------------------------------------------
 struct Submission {
@@ -143,7 +147,8 @@ struct RunStatus {
   enum class State : uint8_t { kWaiting = 1, kActive = 2, kStopped = 3 };
   State state = State::kWaiting;
   std::string reason;
-  uint64_t version = 0;  // of the newest durable decision
+  uint64_t generation = 1;  // grows when the run is rolled back
+  uint64_t version = 0;     // of the newest durable decision
   uint64_t index = 0;
   uint64_t steps = 0;
   uint64_t steps_part_full = 0;
@@ -162,7 +167,7 @@ struct RunStatus {
 
 struct CoordinatorConfig {
   RunSpec spec;
-  uint64_t generation = 1;
+  uint64_t generation = 1;  // in which the run was created
   uint32_t shards = 1;
   uint64_t incarnation = 1;  // of server 0; durable, grows at every start; part of every session id
   uint32_t manifests_kept = 2;
@@ -224,6 +229,10 @@ class Coordinator {
   };
   virtual void CommitEpoch(Tag tag, uint32_t epoch, const std::vector<PartitionCount>& counts, int64_t now_ms) = 0;  // -> EpochReport
   virtual void RequestCheckpoint(Tag tag, int64_t now_ms) = 0;                                                       // -> Manifest
+  // Back to a kept manifest: values, optimizer state and ledger; every session of before is closed and nothing of it counts any more.
+  // Answered when the manifest of the version made by the ROLLBACK decision is committed, and only then is anything granted again.
+  // Errors: NotFound (NO_MANIFEST), FailedPrecondition (NOT_HEALTHY), Unavailable (SERVER_MISSING, ROLLING_BACK).
+  virtual void Rollback(Tag tag, uint64_t version, int64_t now_ms) = 0;  // -> Manifest
   virtual void Stop(const std::string& reason, int64_t now_ms) = 0;
   virtual void OnTick(int64_t now_ms) = 0;  // leases, linger, checkpoint timer; call at least every 100 ms
 

@@ -4,7 +4,8 @@
 // checkpoint. Nothing depends on when Advance is called, so that the order of inputs alone fixes the outputs.
 //
 // Files: coordinator.cc (restore, describe) · coordinator_sessions.cc (claims, submits, leases) · coordinator_shards.cc (positions,
-// acceptance, digests, durability) · coordinator_steps.cc (grant, flush, decide) · coordinator_requests.cc (epochs, feeds, checkpoints).
+// acceptance, digests, durability) · coordinator_steps.cc (grant, flush, decide) · coordinator_requests.cc (epochs, feeds, checkpoints) ·
+// coordinator_rollback.cc.
 #ifndef BALLAST_CORE_COORDINATOR_COORDINATOR_IMPL_H_
 #define BALLAST_CORE_COORDINATOR_COORDINATOR_IMPL_H_
 
@@ -14,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -67,6 +69,7 @@ class CoordinatorImpl final : public Coordinator {
   absl::StatusOr<FeedState> OpenFeed(uint32_t epoch, uint32_t partition) override;
   void CommitEpoch(Tag tag, uint32_t epoch, const std::vector<PartitionCount>& counts, int64_t now_ms) override;
   void RequestCheckpoint(Tag tag, int64_t now_ms) override;
+  void Rollback(Tag tag, uint64_t version, int64_t now_ms) override;
   void Stop(const std::string& reason, int64_t now_ms) override;
   void OnTick(int64_t now_ms) override;
 
@@ -85,6 +88,12 @@ class CoordinatorImpl final : public Coordinator {
     std::vector<Uid> uids;                       // in the order of the sum; empty: none under way
     std::vector<std::optional<double>> answers;  // by shard
   };
+  struct RollbackRound {  // from the request until the manifest of the version that it makes is committed
+    uint64_t to = 0;      // version of the manifest
+    uint64_t index = 0;   // of the ROLLBACK decision; 0: not appended yet
+    std::vector<Tag> tags;
+    Epochs::Rewound rewound = {};  // to be stored when the decision is durable: a crash before that has undone nothing
+  };
   enum class Submitted : uint8_t { kOk, kKnown, kFenced, kStale, kReceipts };
 
   // ---- coordinator.cc
@@ -92,8 +101,9 @@ class CoordinatorImpl final : public Coordinator {
   void Send(SessionId session, SessionMessage message) { outputs_.push_back(ToSession{session, std::move(message)}); }
   void SendShard(uint32_t shard, ShardMessage message) { outputs_.push_back(ToShard{shard, std::move(message)}); }
   void Answer(Tag tag, absl::Status status) { outputs_.push_back(Reply{tag, std::move(status), std::monostate()}); }
+  void AnswerManifest(Tag tag);          // with the newest, without its ledger
   void Fail(const std::string& reason);  // a person must look
-  void CloseAll(const std::string& reason);
+  void CloseAll(const std::string& reason, bool final);
   absl::Status StoppedError() const;
   std::string WaitsFor() const;  // empty: nothing
   void Advance(int64_t now_ms);
@@ -150,6 +160,20 @@ class CoordinatorImpl final : public Coordinator {
   void CoverEpochs();  // epochs whose manifest is durable
   void CheckpointTimer(int64_t now_ms);
 
+  // ---- coordinator_rollback.cc
+  void StartRollback(uint64_t to, std::vector<Tag> tags);
+  // durability: checkpoint
+  bool Volatile() const { return spec_.durability == Durability::kCheckpoint; }
+  bool StepsToLose() const;  // after the newest manifest: the servers hold them in memory only
+  void RollBackLost();
+  void DecideRollback();
+  absl::Status CheckRollback(const Decision& d) const;  // of the log
+  void ApplyRollback(const Decision& d);
+  void StoreRewound();    // the decision is durable
+  void FinishRollback();  // a manifest is durable
+  bool RollbackPending() const { return rollback_.has_value() && rollback_->index == 0; }
+  absl::Status RollingBackError() const;
+
   const CoordinatorConfig config_;
   const RunSpec& spec_;  // of config_
 
@@ -163,16 +187,20 @@ class CoordinatorImpl final : public Coordinator {
 
   Health health_ = Health::kRunning;
   std::string reason_;
-  bool resting_ = false;  // Advance is not entered again from within
+  bool server_lost_ = false;  // one came back without what it held in memory
+  std::optional<RollbackRound> rollback_;
+  std::vector<std::pair<Tag, uint64_t>> rollbacks_wanted_;  // version; they wait for a manifest that is being committed
+  bool resting_ = false;                                    // Advance is not entered again from within
 
   // Numbers of the newest appended decision, and of the newest durable one.
+  uint64_t generation_;
   uint64_t version_ = 0;
   uint64_t step_ = 0;
   uint64_t durable_ = 0;
   uint64_t durable_version_ = 0;
   uint64_t settled_ = 0;   // decisions up to here are accepted by every shard
   uint64_t restored_ = 0;  // decisions up to here are of an earlier life
-  uint64_t covered_ = 0;   // decisions up to here are in the manifest that was restored
+  uint64_t covered_ = 0;   // decisions up to here are in the manifest that was restored, or undone
 
   absl::flat_hash_map<BatchId, uint64_t> unsettled_;    // index of its decision
   absl::flat_hash_map<BatchId, SessionId> skipped_by_;  // who waits for SkipLogged

@@ -12,6 +12,7 @@ namespace ballast {
 
 void CoordinatorImpl::BeginEpoch(Tag tag, const EpochRecord& record, int64_t now_ms) {
   if (health_ == Health::kFailed) return Answer(tag, StoppedError());
+  if (rollback_) return Answer(tag, RollingBackError());
   if (absl::Status status = epochs_.CheckBegin(spec_, record); !status.ok()) return Answer(tag, std::move(status));
   health_ = Health::kRunning;  // stopped by request: this resumes it
   reason_.clear();
@@ -30,6 +31,7 @@ void CoordinatorImpl::BeginEpoch(Tag tag, const EpochRecord& record, int64_t now
 
 absl::StatusOr<FeedState> CoordinatorImpl::OpenFeed(uint32_t epoch, uint32_t partition) {
   if (health_ != Health::kRunning) return StoppedError();
+  if (rollback_) return RollingBackError();
   const EpochState* e = epochs_.Find(epoch);
   if (e == nullptr || e->phase == EpochState::Phase::kBeginning) {
     return WithReason(
@@ -70,6 +72,7 @@ absl::StatusOr<FeedState> CoordinatorImpl::OpenFeed(uint32_t epoch, uint32_t par
 
 void CoordinatorImpl::CommitEpoch(Tag tag, uint32_t number, const std::vector<PartitionCount>& counts, int64_t now_ms) {
   using Phase = EpochState::Phase;
+  if (rollback_) return Answer(tag, RollingBackError());
   EpochState* epoch = epochs_.Find(number);
   if (epoch == nullptr || epoch->phase == Phase::kBeginning) {
     return Answer(tag, WithReason(absl::FailedPreconditionError(absl::StrCat("epoch ", number, " of run ", spec_.name, " is not begun")),
@@ -148,7 +151,7 @@ void CoordinatorImpl::RequestCheckpoint(Tag tag, int64_t now_ms) {
 }
 
 void CoordinatorImpl::StartCheckpoint(int64_t now_ms) {
-  if (!checkpoints_.wanted() || checkpoints_.active() || version_ == 0 || !shards_.AllSeen()) return;
+  if (!checkpoints_.wanted() || checkpoints_.active() || version_ == 0 || !shards_.AllSeen() || RollbackPending()) return;
   checkpoint_version_ = version_;
   checkpoint_ms_ = now_ms;
   if (checkpoints_.newest() != nullptr && checkpoints_.newest()->index == history_.last()) {  // nothing happened since
@@ -160,7 +163,8 @@ void CoordinatorImpl::StartCheckpoint(int64_t now_ms) {
   Append(std::move(cut));
   Manifest manifest;
   manifest.run = spec_.name;
-  manifest.generation = config_.generation;
+  manifest.generation = generation_;
+  manifest.rolled_back_to = rollback_ ? rollback_->to : 0;
   manifest.version = version_;
   manifest.index = history_.last();
   manifest.chain = history_.chain();
@@ -178,12 +182,20 @@ void CoordinatorImpl::OnManifestDurable(uint64_t version, int64_t now_ms) {
     if (shards_[s].connected) SendShard(s, retention);
   }
   history_.DropBelow(std::min(retention.log_needed_from, settled_ + 1));
+  FinishRollback();
   CheckpointDone(*tags);
+  for (const auto& [tag, to] : std::exchange(rollbacks_wanted_, {})) Rollback(tag, to, now_ms);
   Advance(now_ms);
 }
 
+void CoordinatorImpl::AnswerManifest(Tag tag) {
+  Manifest manifest = *checkpoints_.newest();
+  manifest.ledger.clear();
+  outputs_.push_back(Reply{tag, absl::OkStatus(), std::move(manifest)});
+}
+
 void CoordinatorImpl::CheckpointDone(const std::vector<Tag>& tags) {
-  for (Tag tag : tags) outputs_.push_back(Reply{tag, absl::OkStatus(), *checkpoints_.newest()});
+  for (Tag tag : tags) AnswerManifest(tag);
   CoverEpochs();
 }
 

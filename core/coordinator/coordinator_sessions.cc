@@ -24,6 +24,7 @@ std::string Shortened(std::string reason) {
 
 absl::StatusOr<Coordinator::Opened> CoordinatorImpl::OpenSession(const std::string& worker, SessionId resume, int64_t now_ms) {
   if (health_ != Health::kRunning) return StoppedError();
+  if (RollbackPending()) return RollingBackError();  // the decision closes every session that was open before it
   if (sessions_.live().size() >= kSessionsMax && config_.rules.session_quota) {
     return WithReason(absl::ResourceExhaustedError(absl::StrCat("run ", spec_.name, " has ", kSessionsMax, " sessions already")),
                       "TOO_MANY_SESSIONS");
@@ -98,6 +99,11 @@ bool CoordinatorImpl::AnswerDone(SessionId session, const Claim& claim) {
   Done done;
   done.batch = b;
   const EpochState* epoch = epochs_.Find(b.id.epoch);
+  if (epoch == nullptr && b.id != kInitBatch) {
+    done.no_epoch = true;
+    Send(session, done);
+    return true;
+  }
   if (epoch == nullptr || epoch->phase != EpochState::Phase::kCommitted || !config_.rules.committed_marker) {
     const std::optional<Ledger::Mark> mark = ledger_.Find(b.id);
     if (!mark || !IsSettled(b.id)) return false;

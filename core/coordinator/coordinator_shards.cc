@@ -21,6 +21,7 @@ void CoordinatorImpl::OnShardPosition(const ShardPosition& p, int64_t now_ms) {
         chain.has_value() ? ": its data directory is of another history" : ", which are not kept any more: its data directory is too old"));
   }
   Shards::State& shard = shards_[p.shard];
+  server_lost_ |= Volatile() && shard.incarnation != 0 && p.incarnation != shard.incarnation;
   shard.connected = shard.seen = true;
   shard.incarnation = p.incarnation;
   shard.accepted = std::max(shard.accepted, p.index);
@@ -95,6 +96,7 @@ void CoordinatorImpl::OnDecisionDurable(uint64_t index, int64_t now_ms) {
   while (durable_ < std::min(index, history_.last())) {
     const std::shared_ptr<const Decision>& decision = history_.at(++durable_);
     durable_version_ = decision->version;
+    if (decision->kind == DecisionKind::kRollback) StoreRewound();
     for (uint32_t s = 0; s < shards_.size(); ++s) {
       if (shards_[s].connected) SendShard(s, decision);
     }

@@ -12,7 +12,8 @@ namespace ballast {
 // ---- grant -------------------------------------------------------------------------------------------------------------------------
 
 bool CoordinatorImpl::MayGrant() const {
-  return health_ == Health::kRunning && (shards_.LowDisk() == nullptr || !config_.rules.disk_parks);
+  return health_ == Health::kRunning && !(rollback_ && config_.rules.rollback_is_covered) &&
+         (shards_.LowDisk() == nullptr || !config_.rules.disk_parks);
 }
 
 bool CoordinatorImpl::IsFree(const BatchId& batch) const {
@@ -37,6 +38,7 @@ void CoordinatorImpl::Admit(int64_t now_ms) {
   if (!MayGrant()) return;
   if (version_ == 0) AdmitInit(now_ms);
   if (durable_version_ == 0) return;
+  if (Volatile() && checkpoints_.newest() == nullptr) return;  // there must be something to go back to
   bool granted = true;
   while (granted) {
     granted = false;
@@ -222,7 +224,7 @@ std::optional<double> CoordinatorImpl::Norm2(OpenStep& step) {
 Decision CoordinatorImpl::NewDecision(DecisionKind kind) {
   Decision d;
   d.run = spec_.name;
-  d.generation = config_.generation;
+  d.generation = generation_;
   d.kind = kind;
   d.kernel_id = KernelIdOf(spec_.optimizer);
   d.version = version_;
@@ -259,6 +261,7 @@ void CoordinatorImpl::Append(Decision decision) {
   Apply(*appended);
   shards_.ForgetBelow(appended->sessions_closed_below);
   outputs_.push_back(AppendDecision{appended});
+  if (Volatile() && appended->kind == DecisionKind::kInit) checkpoints_.Want();
   if (spec_.checkpoint_versions > 0 && version_ - checkpoint_version_ >= spec_.checkpoint_versions) checkpoints_.Want();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/status.h"
@@ -88,6 +89,34 @@ EpochState& Epochs::Begin(const EpochRecord& record) {
   epoch.record.report.epoch = record.epoch;
   epoch.phase = EpochState::Phase::kBeginning;
   return epoch;
+}
+
+Epochs::Rewound Epochs::Rewind(uint64_t version, const Ledger& ledger) {
+  Rewound rewound;
+  bool all_committed = true;
+  for (auto it = epochs_.begin(); it != epochs_.end();) {
+    auto& [number, epoch] = *it;
+    EpochRecord& record = epoch.record;
+    const bool stays = record.committed && record.report.manifest_version <= version;
+    if (all_committed && stays) {
+      ++it;
+      continue;
+    }
+    const bool open = std::exchange(all_committed, false) && (!record.committed || !ledger.Partitions(number).empty());
+    if (!open) {
+      rewound.forgotten.push_back(number);
+      epochs_.erase(it++);
+      continue;
+    }
+    record.committed = false;
+    record.report = {};
+    record.report.epoch = number;
+    epoch.phase = EpochState::Phase::kOpen;
+    epoch.covered_from = 0;
+    rewound.reopened.push_back(record);
+    ++it;
+  }
+  return rewound;
 }
 
 absl::Status Epochs::CheckCounts(const EpochState& epoch, const Ledger& ledger, const Counts& counts, const std::vector<BatchId>& held) {

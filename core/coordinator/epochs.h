@@ -52,6 +52,13 @@ class Epochs {
   // Errors: InvalidArgument, FailedPrecondition (EPOCH_LAYOUT_DIFFERS, EPOCH_ORDER). OK for a known epoch with the same layout.
   [[nodiscard]] absl::Status CheckBegin(const RunSpec& spec, const EpochRecord& record) const;
   EpochState& Begin(const EpochRecord& record);
+  // The run went back to the manifest of `version`, whose ledger this is. Committed stays what that manifest or an older one covers. The
+  // next epoch is open again if anything of it is marked, or somebody was feeding it; it, and what came after, is not committed any more.
+  struct Rewound {
+    std::vector<EpochRecord> reopened;  // at most one
+    std::vector<uint32_t> forgotten;    // never begun, as far as the run knows
+  };
+  Rewound Rewind(uint64_t version, const Ledger& ledger);
 
   // Errors: InvalidArgument for counts that make no sense; FailedPrecondition (DATA_CHANGED) when more is marked, or held in `held`, than
   // was counted. Missing batches are no error: see MissingOf.

@@ -75,6 +75,12 @@ struct Rules {
   BALLAST_RULE second_newest_cut = true;  // the log is cut only below the second-newest manifest
   BALLAST_RULE keep_healthy = true;       // the newest manifest without NaN is never dropped
   BALLAST_RULE epoch_is_covered = true;   // an epoch is committed only by a manifest that holds all of it
+
+  // Rollback.
+  BALLAST_RULE marks_go_back = true;        // the ledger goes back with the weights
+  BALLAST_RULE rollback_fences = true;      // nothing of a session from before it counts
+  BALLAST_RULE rollback_is_covered = true;  // nothing is granted before a checkpoint of the new version is committed
+  BALLAST_RULE crash_goes_back = true;      // durability "checkpoint": a server that lost decided steps takes the run back
 };
 #undef BALLAST_RULE
 
@@ -132,6 +138,10 @@ inline constexpr std::array kMutations = {
     Mutation{"cut-below-newest", &Rules::second_newest_cut},
     Mutation{"drop-healthy", &Rules::keep_healthy},
     Mutation{"commit-uncovered", &Rules::epoch_is_covered},
+    Mutation{"marks-stay", &Rules::marks_go_back},
+    Mutation{"no-rollback-fence", &Rules::rollback_fences},
+    Mutation{"grant-uncovered", &Rules::rollback_is_covered},
+    Mutation{"crash-keeps-steps", &Rules::crash_goes_back},
 };
 static_assert(sizeof(Rules) == kMutations.size(), "every rule has a mutation");
 

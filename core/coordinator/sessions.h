@@ -5,6 +5,7 @@
 #ifndef BALLAST_CORE_COORDINATOR_SESSIONS_H_
 #define BALLAST_CORE_COORDINATOR_SESSIONS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -66,6 +67,8 @@ class Sessions {
 
   // For the next decision: undecided contributions of older sessions are garbage. Grows or stays.
   uint64_t ClosedBelow();
+  // The same, after a rollback: whatever any session of before still holds or sends is garbage. REQUIRES no live session.
+  uint64_t CloseAllBelow() { return closed_below_ = std::max(closed_below_, incarnation_ << 32 | next_); }
 
   void Park(Session& session, Claim claim);
   // Takes claim `at` out of session.parked.

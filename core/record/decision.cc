@@ -59,6 +59,7 @@ std::string Encode(const Decision& d, bool with_chain) {
   w.Varint(12, d.sessions_closed_below);
   w.Varint(13, d.version);
   w.Varint(14, d.step);
+  w.Varint(15, d.rollback_version);
   return out;
 }
 
@@ -211,6 +212,9 @@ absl::StatusOr<Decision> ParseDecision(absl::string_view bytes) {
         break;
       case 14:
         out.step = in.Varint();
+        break;
+      case 15:
+        out.rollback_version = in.Varint();
         break;
     }
   }

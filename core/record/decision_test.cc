@@ -102,7 +102,7 @@ TEST(Decision, UnknownKind) {
 
 TEST(Decision, UnknownFieldsAreSkipped) {
   Decision d = Example();
-  const std::string newer = EncodeDecision(d) + "\x78\x01";  // field 15
+  const std::string newer = EncodeDecision(d) + "\x98\x06\x01";  // field 99
   const auto back = ParseDecision(newer);
   ASSERT_TRUE(back.ok());
   EXPECT_EQ(EncodeDecision(*back), EncodeDecision(d));

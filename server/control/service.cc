@@ -104,6 +104,10 @@ grpc::ServerUnaryReactor* ControlService::Checkpoint(grpc::CallbackServerContext
                                                      v1::Manifest* response) {
   return Submit(context, request, response, runner_, &Runner::Checkpoint);
 }
+grpc::ServerUnaryReactor* ControlService::Rollback(grpc::CallbackServerContext* context, const v1::ManifestRef* request,
+                                                   v1::Run* response) {
+  return Submit(context, request, response, runner_, &Runner::Rollback);
+}
 grpc::ServerUnaryReactor* ControlService::ListManifests(grpc::CallbackServerContext* context, const v1::RunRef* request,
                                                         v1::ManifestList* response) {
   return Submit(context, request, response, runner_, &Runner::ListManifests);

@@ -32,6 +32,7 @@ class ControlService final : public v1::Control::CallbackService {
   grpc::ServerUnaryReactor* OpenFeed(grpc::CallbackServerContext*, const v1::FeedRef*, v1::FeedPlace*) override;
   grpc::ServerUnaryReactor* CommitEpoch(grpc::CallbackServerContext*, const v1::EpochCounts*, v1::EpochReport*) override;
   grpc::ServerUnaryReactor* Checkpoint(grpc::CallbackServerContext*, const v1::RunRef*, v1::Manifest*) override;
+  grpc::ServerUnaryReactor* Rollback(grpc::CallbackServerContext* context, const v1::ManifestRef* request, v1::Run* response) override;
   grpc::ServerUnaryReactor* ListManifests(grpc::CallbackServerContext*, const v1::RunRef*, v1::ManifestList*) override;
   grpc::ServerWriteReactor<v1::Decision>* ListDecisions(grpc::CallbackServerContext*, const v1::DecisionRange*) override;
   grpc::ServerUnaryReactor* Cluster(grpc::CallbackServerContext*, const v1::ClusterRequest*, v1::ClusterState*) override;

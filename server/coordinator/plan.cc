@@ -38,8 +38,12 @@ std::vector<std::string> PlanLines(const RunDefinition& run, uint32_t servers) {
   std::vector<std::string> lines;
   lines.push_back(absl::StrFormat("layout: %d blocks of %d tensors, %s over %d server(s); one server holds %s to %s", run.layout.size(),
                                   spec.tensors.size(), Megabytes(values), servers, Megabytes(*least), Megabytes(*most)));
-  lines.push_back(
-      absl::StrFormat("log: %s for each contribution (%s uncompressed), on all servers together", Megabytes(pushed), Megabytes(exact)));
+  if (spec.durability == Durability::kLog) {
+    lines.push_back(
+        absl::StrFormat("log: %s for each contribution (%s uncompressed), on all servers together", Megabytes(pushed), Megabytes(exact)));
+  } else {
+    lines.push_back("log: no contributions; a crash of any server takes the run back to its newest checkpoint");
+  }
   lines.push_back(absl::StrFormat("memory: %s of weights and optimizer state on all servers together", Megabytes(memory)));
   std::string interval = spec.checkpoint_versions > 0 ? absl::StrCat("every ", spec.checkpoint_versions, " versions") : "";
   if (spec.checkpoint_seconds > 0)

@@ -164,6 +164,7 @@ void RunHost::DeliverToSelf(ShardMessage message) {
 
 void RunHost::Deliver(AppendDecision output) {
   BALLAST_FAILPOINT("step-decide");
+  if (output.decision->kind == DecisionKind::kRollback) BALLAST_FAILPOINT("rollback-decide");
   const uint64_t index = output.decision->index;
   appended_us_[index] = MonotonicUs();
   local_->shard->AppendDecision(std::move(output.decision));
@@ -185,6 +186,14 @@ void RunHost::Deliver(PersistEpoch output) {
     if (absl::Status put = context->records->PutEpoch(run, record); !put.ok()) return context->fatal(put);
     BALLAST_FAILPOINT("epoch-stored");
     context->post(id, [epoch = record.epoch](RunHost& host) { host.core().OnEpochDurable(epoch, MonotonicMs()); });
+  });
+}
+
+void RunHost::Deliver(DropEpoch output) {
+  context_->store_thread->Post([context = context_, run = run_.spec.name, epoch = output.epoch] {
+    BALLAST_FAILPOINT("epoch-drop");
+    if (absl::Status dropped = context->records->DropEpoch(run, epoch); !dropped.ok()) return context->fatal(dropped);
+    BALLAST_FAILPOINT("epoch-dropped");
   });
 }
 
@@ -320,7 +329,6 @@ v1::Run RunHost::Describe(bool layout, bool tensors) const {
     out = ToProto(run_);
   } else {
     *out.mutable_spec() = ToProto(run_.spec);
-    out.set_generation(run_.generation);
   }
   if (!tensors) out.mutable_spec()->clear_tensors();
   SetStatus(core_->Describe(), &out);

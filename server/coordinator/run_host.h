@@ -95,6 +95,7 @@ class RunHost {
   void Deliver(AppendDecision output);
   void Deliver(CommitManifest output);
   void Deliver(PersistEpoch output);
+  void Deliver(DropEpoch output);
   void Deliver(Reply output);
   void DeliverToSelf(ShardMessage message);
   void CountProgress(const RunStatus& now);

@@ -139,6 +139,8 @@ absl::Status RunRecords::PutEpoch(const std::string& run, const EpochRecord& epo
   return store_->Put(EpochKey(run, epoch.epoch), EncodeEpoch(run, epoch));
 }
 
+absl::Status RunRecords::DropEpoch(const std::string& run, uint32_t epoch) { return store_->Delete(EpochKey(run, epoch)); }
+
 absl::StatusOr<std::vector<EpochRecord>> RunRecords::LoadEpochs(const std::string& run) const {
   std::vector<EpochRecord> epochs;
   absl::Status problem;

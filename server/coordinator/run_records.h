@@ -39,6 +39,7 @@ class RunRecords {
   absl::Status DropManifests(const std::string& run, absl::Span<const uint64_t> kept);
 
   absl::Status PutEpoch(const std::string& run, const EpochRecord& epoch);
+  absl::Status DropEpoch(const std::string& run, uint32_t epoch);
   absl::StatusOr<std::vector<EpochRecord>> LoadEpochs(const std::string& run) const;  // ascending
 
   // The reason why a run is stopped; nullopt: it is not.

@@ -324,6 +324,7 @@ void Runner::OpenWork(StreamId stream, const std::shared_ptr<Peer<v1::WorkDown>>
   *welcome->mutable_hello() = MyHello();
   welcome->set_session(opened->session);
   *welcome->mutable_run() = (*host)->Describe(/*layout=*/true, /*tensors=*/true);
+  welcome->mutable_run()->set_generation((*host)->run().generation);  // what its chunks carry; a rollback fences by session
   for (v1::ServerInfo& server : followers_.Describe()) *welcome->add_servers() = std::move(server);
   welcome->set_resumed(opened->resumed);
   welcome->set_coordinator_incarnation(options_.incarnation);

@@ -76,6 +76,7 @@ class Runner {
   void OpenFeed(v1::FeedRef ref, Callback<v1::FeedPlace> done);
   void CommitEpoch(v1::EpochCounts counts, Callback<v1::EpochReport> done);
   void Checkpoint(v1::RunRef ref, Callback<v1::Manifest> done);
+  void Rollback(v1::ManifestRef ref, Callback<v1::Run> done);
   void ListManifests(v1::RunRef ref, Callback<v1::ManifestList> done);
   void Cluster(v1::ClusterRequest request, Callback<v1::ClusterState> done);
 

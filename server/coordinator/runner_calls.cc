@@ -282,6 +282,26 @@ void Runner::Checkpoint(v1::RunRef ref, Callback<v1::Manifest> done) {
   });
 }
 
+void Runner::Rollback(v1::ManifestRef ref, Callback<v1::Run> done) {
+  mailbox_.Post([this, ref = std::move(ref), done = std::move(done)]() mutable {
+    auto host = FindOrError(ref.run());
+    if (!host.ok()) return done(host.status());
+    BALLAST_FAILPOINT("rollback-begin");
+    const Tag tag =
+        (*host)->NewTag([this, run = ref.run(), done = std::move(done)](const absl::Status& status, const RunHost::ReplyValue&) {
+          if (!status.ok()) return done(status);
+          const auto now = FindOrError(run);
+          if (!now.ok()) return done(now.status());
+          LogInfo("run rolled back", {{"run", run}, {"version", absl::StrCat((*now)->Status().version)}});
+          BALLAST_FAILPOINT("rollback-done");
+          done((*now)->Describe(false, false));
+        });
+    (*host)->core().Rollback(tag, ref.version(), MonotonicMs());
+    (*host)->Flush();
+    TellWorkers();
+  });
+}
+
 void Runner::ListManifests(v1::RunRef ref, Callback<v1::ManifestList> done) {
   mailbox_.Post([this, ref = std::move(ref), done = std::move(done)] {
     auto host = FindOrError(ref.run());

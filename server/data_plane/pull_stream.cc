@@ -117,7 +117,8 @@ absl::Status PullStream::Ask(const Want& want) {
     return WithReason(absl::NotFoundError(absl::StrCat("server ", plane_->server, " holds no run \"", want.run, "\"")), "NO_RUN",
                       {{"run", want.run}});
   }
-  if (want.generation != 0 && want.generation != run->generation) {
+  // Readers may name the generation that a rollback began: the bytes are those of the run that was created in run->generation all the same.
+  if (want.generation != 0 && want.generation < run->generation) {
     return WithReason(
         absl::FailedPreconditionError(absl::StrCat("run \"", want.run, "\" is in generation ", run->generation, ", not ", want.generation)),
         "STALE_GENERATION");

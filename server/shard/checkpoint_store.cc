@@ -34,7 +34,7 @@ std::string EncodeMeta(const CheckpointMeta& meta) {
   w.Fixed64(3, meta.position.chain);
   w.Varint(4, meta.position.step);
   w.Varint(5, meta.position.closed_below);
-  w.Varint(6, meta.generation);
+  w.Varint(6, meta.position.generation);
   w.Varint(7, meta.blocks);
   w.Varint(8, meta.digest.shard);
   w.Fixed64(9, meta.digest.digest);
@@ -64,7 +64,7 @@ absl::StatusOr<CheckpointMeta> ParseMeta(absl::string_view bytes) {
         meta.position.closed_below = in.Varint();
         break;
       case 6:
-        meta.generation = in.Varint();
+        meta.position.generation = in.Varint();
         break;
       case 7:
         meta.blocks = in.Varint();
@@ -180,18 +180,32 @@ absl::Status LoadBlocks(Store& store, uint64_t version, Replica& replica, Recove
 
 }  // namespace
 
-absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress) {
+absl::Status LoadValues(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress) {
   const ShardBlocks& blocks = replica.blocks();
-  if (meta.blocks != blocks.size() || meta.generation != blocks.generation()) {
+  if (meta.blocks != blocks.size() || meta.position.generation < blocks.generation()) {
     return absl::DataLossError(absl::StrCat("checkpoint at version ", meta.position.version, " has ", meta.blocks, " blocks of generation ",
-                                            meta.generation, ", the shard has ", blocks.size(), " of generation ", blocks.generation()));
+                                            meta.position.generation, ", the shard has ", blocks.size(), " of generation ",
+                                            blocks.generation()));
   }
   if (absl::Status s = LoadBlocks(store, meta.position.version, replica, progress); !s.ok()) return s;
   if (replica.values().Root() != meta.digest.digest) {
     return absl::DataLossError(absl::StrCat("checkpoint at version ", meta.position.version, " does not match its digest"));
   }
-  replica.StartAt(meta.position);
   return absl::OkStatus();
+}
+
+absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress) {
+  absl::Status loaded = LoadValues(store, meta, replica, progress);
+  if (loaded.ok()) replica.StartAt(meta.position);
+  return loaded;
+}
+
+absl::Status RestoreValues(Store& store, const std::map<uint64_t, CheckpointMeta>& checkpoints, const Decision& rollback,
+                           Replica& replica) {
+  const auto meta = checkpoints.find(rollback.rollback_version);
+  if (meta != checkpoints.end()) return LoadValues(store, meta->second, replica);
+  return absl::DataLossError(absl::StrCat("decision ", rollback.index, " of run ", rollback.run, " goes back to version ",
+                                          rollback.rollback_version, ", whose checkpoint is not here any more"));
 }
 
 absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks,

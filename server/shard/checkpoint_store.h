@@ -26,7 +26,6 @@ namespace ballast {
 
 struct CheckpointMeta {
   ReplicaPosition position;  // after the CHECKPOINT decision
-  uint64_t generation = 0;
   uint64_t blocks = 0;
   ShardDigest digest;
 };
@@ -42,8 +41,12 @@ absl::StatusOr<std::map<uint64_t, CheckpointMeta>> ListCheckpoints(Store& store,
 // The record first, then the blocks.
 absl::Status DeleteCheckpoint(Store& store, const std::string& run, uint64_t version);
 
-// Loads the values into `replica` and compares the digest; then StartAt. On an error the values are unspecified.
+// Loads the values into `replica` and compares the digest. On an error the values are unspecified.
+absl::Status LoadValues(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress = nullptr);
+// The same; then StartAt.
 absl::Status LoadCheckpoint(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress = nullptr);
+// What a ROLLBACK asks for. Errors: DataLoss when the checkpoint is damaged or not among `checkpoints`.
+absl::Status RestoreValues(Store& store, const std::map<uint64_t, CheckpointMeta>& checkpoints, const Decision& rollback, Replica& replica);
 // Blocks of some tensors (all, when empty) as an Encoding, fp32 and i64; with `slots` also the slots, as tensor + (slot + 1) * number of
 // tensors.
 absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, const CheckpointMeta& meta, const ShardBlocks& blocks,

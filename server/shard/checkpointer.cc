@@ -155,7 +155,6 @@ absl::Status Checkpointer::Finish(Job& job) {
   BALLAST_FAILPOINT_STATUS("checkpoint-sealed");
   CheckpointMeta meta;
   meta.position = job.position;
-  meta.generation = blocks_->generation();
   meta.blocks = blocks_->size();
   meta.digest = {blocks_->shard(), RootHash(job.hashes), job.bytes, job.nonfinite};
   if (absl::Status s = PutCheckpointMeta(*store_, blocks_->spec().name, meta); !s.ok()) return s;

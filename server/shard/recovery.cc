@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "core/record/decision.h"
 #include "proto/convert.h"
 #include "server/failpoint.h"
 #include "server/log.h"
@@ -95,7 +96,11 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
     if (header.kind == RecordKind::kRun) return CheckRunRecord(dir, run, body);
     BALLAST_FAILPOINT_STATUS("record-replay");
     absl::Status s = replica.Replay(
-        header, at, body, [&](std::shared_ptr<const Decision> d) { hooks.decided(std::move(d), at); }, hooks.before_change);
+        header, at, body, [&](std::shared_ptr<const Decision> d) { hooks.decided(std::move(d), at); }, hooks.before_change,
+        [&](const Decision& rollback) {
+          if (replica.blocks().size() > 0) hooks.before_change(replica.blocks().size() - 1);  // of all
+          return RestoreValues(store, *checkpoints, rollback, replica);
+        });
     BALLAST_FAILPOINT("record-replayed");
     if (hooks.progress != nullptr) hooks.progress->Read(RecordBytes(header.body_bytes), 1);
     return s;
@@ -125,7 +130,26 @@ absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& 
   return out;
 }
 
+namespace {
+
+absl::StatusOr<std::vector<UndoneRange>> FindUndone(const std::string& shard_dir) {
+  std::vector<UndoneRange> undone;
+  const auto visit = [&](const RecordHeader& header, const LogPosition&, absl::string_view body) -> absl::Status {
+    if (header.kind != RecordKind::kDecision) return absl::OkStatus();
+    const absl::StatusOr<Decision> d = ParseDecision(body);
+    if (d.ok() && d->kind == DecisionKind::kRollback) undone.push_back({d->rollback_version, d->index});
+    return d.status();
+  };
+  const absl::StatusOr<LogEnd> end = ReadLog(shard_dir, /*sync_first=*/false, visit);
+  if (!end.ok()) return absl::Status(end.status().code(), absl::StrCat("log in ", shard_dir, ": ", end.status().message()));
+  return undone;
+}
+
+}  // namespace
+
 absl::StatusOr<ReplayResult> ReplayShardLog(const std::string& shard_dir) {
+  absl::StatusOr<std::vector<UndoneRange>> undone = FindUndone(shard_dir);
+  if (!undone.ok()) return undone.status();
   std::unique_ptr<Replica> replica;
   RunRecord run;
   const auto visit = [&](const RecordHeader& header, const LogPosition& at, absl::string_view body) -> absl::Status {
@@ -140,15 +164,21 @@ absl::StatusOr<ReplayResult> ReplayShardLog(const std::string& shard_dir) {
           ShardBlocks(definition->spec, definition->generation, definition->layout, run.shard), RunShardOptions().staged_bytes_max);
       if (!made.ok()) return made.status();
       replica = *std::move(made);
+      replica->LeaveOut(*std::move(undone));
       return absl::OkStatus();
     }
     if (replica == nullptr) return absl::DataLossError("the log does not begin with its RUN record");
     return replica->Replay(
-        header, at, body, [](std::shared_ptr<const Decision>) {}, [](size_t) {});
+        header, at, body, [](std::shared_ptr<const Decision>) {}, [](size_t) {}, [](const Decision&) { return absl::OkStatus(); });
   };
   absl::StatusOr<LogEnd> end = ReadLog(shard_dir, /*sync_first=*/false, visit);
   if (!end.ok()) return absl::Status(end.status().code(), absl::StrCat("log in ", shard_dir, ": ", end.status().message()));
   if (replica == nullptr) return absl::NotFoundError(absl::StrCat("no log in ", shard_dir));
+  if (replica->lost()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "run ", replica->blocks().spec().name,
+        " was trained with durability \"checkpoint\": ", "its log does not hold the contributions after the newest checkpoint"));
+  }
   const ReplicaPosition& position = replica->position();
   return ReplayResult{replica->blocks().spec().name, run.shard, position.version, position.index, replica->values().Root()};
 }

@@ -1,5 +1,6 @@
 #include "server/shard/replica.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,7 +15,9 @@ constexpr size_t kRootsKept = 16;
 
 bool ChangesValues(DecisionKind kind) { return kind == DecisionKind::kStep || kind == DecisionKind::kInit; }
 
-bool Known(DecisionKind kind) { return ChangesValues(kind) || kind == DecisionKind::kCheckpoint || kind == DecisionKind::kSkip; }
+bool MakesVersion(DecisionKind kind) { return ChangesValues(kind) || kind == DecisionKind::kRollback; }
+
+bool Known(DecisionKind kind) { return MakesVersion(kind) || kind == DecisionKind::kCheckpoint || kind == DecisionKind::kSkip; }
 
 }  // namespace
 
@@ -23,6 +26,7 @@ absl::StatusOr<std::unique_ptr<Replica>> Replica::Create(ShardBlocks blocks, uin
   absl::StatusOr<ShardValues> values = ShardValues::Create(&replica->blocks_);
   if (!values.ok()) return values.status();
   replica->values_.emplace(*std::move(values));
+  replica->position_.generation = replica->blocks_.generation();
   return replica;
 }
 
@@ -38,31 +42,45 @@ absl::StatusOr<std::vector<const Contribution*>> Replica::Parts(const Decision& 
   return parts;
 }
 
-absl::Status Replica::Check(const Decision& d) const {
+absl::Status Replica::CheckPlace(const Decision& d) const {
   if (d.index != position_.index + 1) {
     return absl::DataLossError(
         absl::StrCat("decision ", d.index, " of run ", d.run, " after decision ", position_.index, ": some are missing"));
   }
   if (absl::Status s = VerifyChain(position_.chain, d); !s.ok()) return s;
-  if (d.run != blocks_.spec().name || d.generation != blocks_.generation()) {
+  const uint64_t generation = position_.generation + (d.kind == DecisionKind::kRollback ? 1 : 0);
+  if (d.run != blocks_.spec().name || d.generation != generation) {
     return absl::DataLossError(absl::StrCat("decision ", d.index, " of run ", d.run, ", generation ", d.generation, ", in the log of run ",
-                                            blocks_.spec().name, ", generation ", blocks_.generation()));
+                                            blocks_.spec().name, ", generation ", generation));
   }
   if (!Known(d.kind)) {
     return absl::FailedPreconditionError(
         absl::StrCat("decision ", d.index, " is of kind ", static_cast<int>(d.kind), ": a newer release wrote it"));
   }
-  if (d.version != position_.version + (ChangesValues(d.kind) ? 1 : 0)) {
+  if (d.version != position_.version + (MakesVersion(d.kind) ? 1 : 0)) {
     return absl::DataLossError(absl::StrCat("decision ", d.index, " makes version ", d.version, " of version ", position_.version));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Replica::Check(const Decision& d) const {
+  if (absl::Status s = CheckPlace(d); !s.ok()) return s;
   if (absl::Status s = values_->CheckStep(d); !s.ok()) return s;
+  if (d.kind == DecisionKind::kStep && blocks_.spec().durability == Durability::kCheckpoint) return absl::OkStatus();
   return ChangesValues(d.kind) ? Parts(d).status() : absl::OkStatus();
 }
 
 void Replica::Apply(const Decision& d, absl::FunctionRef<void(size_t block)> before_change) {
-  changed_ = ChangesValues(d.kind);
-  if (changed_) values_->Apply(d, *Parts(d), before_change);
-  position_ = {d.index, d.version, d.chain, d.step, d.sessions_closed_below};
+  if (d.kind == DecisionKind::kRollback) lost_ = false;
+  const absl::StatusOr<std::vector<const Contribution*>> parts = Parts(d);
+  lost_ |= !parts.ok();  // Check allows it with durability "checkpoint" only
+  changed_ = MakesVersion(d.kind) && !lost_;
+  if (ChangesValues(d.kind) && !lost_) values_->Apply(d, *parts, before_change);
+  MoveTo(d);
+}
+
+void Replica::MoveTo(const Decision& d) {
+  position_ = {d.index, d.version, d.chain, d.step, d.sessions_closed_below, d.generation};
   staging_.OnDecided(d.parts, d.index);
   staging_.CloseBelow(d.sessions_closed_below);
 }
@@ -78,12 +96,13 @@ absl::StatusOr<double> Replica::Norm(const std::vector<Uid>& uids) const {
 
 std::optional<HashRoot> Replica::RootDue() const {
   if (!changed_ || position_.version % kHashRootVersions != 0) return std::nullopt;
-  return HashRoot{blocks_.generation(), position_.version, values_->Root()};
+  return HashRoot{position_.generation, position_.version, values_->Root()};
 }
 
 absl::Status Replica::Replay(const RecordHeader& header, const LogPosition& at, absl::string_view body,
                              absl::FunctionRef<void(std::shared_ptr<const Decision>)> decided,
-                             absl::FunctionRef<void(size_t block)> before_change) {
+                             absl::FunctionRef<void(size_t block)> before_change,
+                             absl::FunctionRef<absl::Status(const Decision&)> restore) {
   absl::Status s;
   switch (header.kind) {
     case RecordKind::kContribution:
@@ -94,7 +113,7 @@ absl::Status Replica::Replay(const RecordHeader& header, const LogPosition& at, 
       s = d.status();
       if (!s.ok()) break;
       auto decision = std::make_shared<const Decision>(*std::move(d));
-      s = ReplayDecision(*decision, before_change);
+      s = ReplayDecision(*decision, before_change, restore);
       if (s.ok()) decided(std::move(decision));
       break;
     }
@@ -122,7 +141,13 @@ absl::Status Replica::ReplayContribution(const LogPosition& at, absl::string_vie
   return absl::OkStatus();
 }
 
-absl::Status Replica::ReplayDecision(const Decision& d, absl::FunctionRef<void(size_t block)> before_change) {
+bool Replica::LeftOut(const Decision& d) const {
+  return MakesVersion(d.kind) && std::any_of(undone_.begin(), undone_.end(),
+                                             [&](const UndoneRange& range) { return d.index < range.index && d.version > range.version; });
+}
+
+absl::Status Replica::ReplayDecision(const Decision& d, absl::FunctionRef<void(size_t block)> before_change,
+                                     absl::FunctionRef<absl::Status(const Decision&)> restore) {
   if (replayed_index_ != 0) {
     if (d.index != replayed_index_ + 1) {
       return absl::DataLossError(absl::StrCat("decision ", d.index, " follows decision ", replayed_index_, " in the log"));
@@ -135,7 +160,15 @@ absl::Status Replica::ReplayDecision(const Decision& d, absl::FunctionRef<void(s
   replayed_index_ = d.index;
   replayed_chain_ = d.chain;
   if (d.index > position_.index) {
+    if (LeftOut(d)) {
+      if (absl::Status s = CheckPlace(d); !s.ok()) return s;
+      MoveTo(d);
+      return absl::OkStatus();
+    }
     if (absl::Status s = Check(d); !s.ok()) return s;
+    if (d.kind == DecisionKind::kRollback) {
+      if (absl::Status s = restore(d); !s.ok()) return s;
+    }
     Apply(d, before_change);
     if (std::optional<HashRoot> root = RootDue(); root.has_value()) roots_[root->version] = root->root;
     if (roots_.size() > kRootsKept) roots_.erase(roots_.begin());

@@ -29,6 +29,13 @@ struct ReplicaPosition {
   uint64_t chain = 0;
   uint64_t step = 0;
   uint64_t closed_below = 0;
+  uint64_t generation = 0;
+};
+
+// What a later ROLLBACK takes back: decisions before `index` that made a version above `version`.
+struct UndoneRange {
+  uint64_t version = 0;
+  uint64_t index = 0;
 };
 
 class Replica {
@@ -39,6 +46,11 @@ class Replica {
   Staging& staging() { return staging_; }
   ShardValues& values() { return *values_; }
   const ReplicaPosition& position() const { return position_; }
+  // Durability "checkpoint": contributions are in memory only, and a step was decided whose bytes a restart has lost. The values are then
+  // stale, and decisions are only read over, until a ROLLBACK brings the run back to a checkpoint.
+  bool lost() const { return lost_; }
+  // Whether contributions that come now belong into the log. The initial weights always do.
+  bool LogsContributions() const { return blocks_.spec().durability == Durability::kLog || position_.version == 0; }
 
   // The values were loaded from a checkpoint at `position`: decisions up to it are only read over.
   void StartAt(const ReplicaPosition& position) { position_ = position; }
@@ -46,7 +58,8 @@ class Replica {
   // Whether `d` is the next decision and everything it needs is here. Errors: DataLoss (a gap, a broken chain, a contribution that is not
   // here), FailedPrecondition (this release cannot carry it out).
   absl::Status Check(const Decision& d) const;
-  // Carries it out. REQUIRES Check OK. `before_change` as in ShardValues::Apply.
+  // Carries it out. REQUIRES Check OK, and for a ROLLBACK that the values are those of its checkpoint already. `before_change` as in
+  // ShardValues::Apply.
   void Apply(const Decision& d, absl::FunctionRef<void(size_t block)> before_change);
 
   // Squared norm of the ordered sum of these contributions. Errors: DataLoss when one is not here.
@@ -56,11 +69,13 @@ class Replica {
   std::optional<HashRoot> RootDue() const;
 
   // One record of the log, in order. CONTRIBUTION: staged. DECISION: applied, or read over when it lies before StartAt. HASH_ROOT:
-  // compared. `decided` is called with each decision after it took effect, `before_change` as above. Errors: as Check; DataLoss when a root
-  // differs.
+  // compared. `decided` is called with each decision after it took effect, `before_change` as above, `restore` before a ROLLBACK: it brings
+  // the values of the checkpoint back. Errors: as Check and `restore`; DataLoss when a root differs.
   absl::Status Replay(const RecordHeader& header, const LogPosition& at, absl::string_view body,
-                      absl::FunctionRef<void(std::shared_ptr<const Decision>)> decided,
-                      absl::FunctionRef<void(size_t block)> before_change);
+                      absl::FunctionRef<void(std::shared_ptr<const Decision>)> decided, absl::FunctionRef<void(size_t block)> before_change,
+                      absl::FunctionRef<absl::Status(const Decision&)> restore);
+  // Replay reads over what these say: so it comes to the same values where nothing but the log is left.
+  void LeaveOut(std::vector<UndoneRange> undone) { undone_ = std::move(undone); }
   // Highest decision that Replay has seen; 0: none.
   uint64_t replayed_index() const { return replayed_index_; }
 
@@ -68,7 +83,11 @@ class Replica {
   Replica(ShardBlocks blocks, uint64_t staged_bytes_max) : blocks_(std::move(blocks)), staging_(&blocks_, staged_bytes_max) {}
   absl::StatusOr<std::vector<const Contribution*>> Parts(const Decision& d) const;
   absl::Status ReplayContribution(const LogPosition& at, absl::string_view body);
-  absl::Status ReplayDecision(const Decision& d, absl::FunctionRef<void(size_t block)> before_change);
+  absl::Status ReplayDecision(const Decision& d, absl::FunctionRef<void(size_t block)> before_change,
+                              absl::FunctionRef<absl::Status(const Decision&)> restore);
+  absl::Status CheckPlace(const Decision& d) const;  // it is the next one
+  bool LeftOut(const Decision& d) const;
+  void MoveTo(const Decision& d);
   absl::Status ReplayRoot(absl::string_view body);
 
   const ShardBlocks blocks_;
@@ -76,8 +95,10 @@ class Replica {
   std::optional<ShardValues> values_;
   ReplicaPosition position_;
   bool changed_ = false;  // the last decision made a version
+  bool lost_ = false;
   uint64_t replayed_index_ = 0;
   uint64_t replayed_chain_ = 0;
+  std::vector<UndoneRange> undone_;
   std::map<uint64_t, uint64_t> roots_;  // version -> root, computed during replay; the newest few
 };
 

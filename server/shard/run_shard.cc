@@ -302,7 +302,8 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
   RecoveryHooks hooks;
   hooks.decided = [this](std::shared_ptr<const Decision> d, const LogPosition& at) {
     // A checkpoint that the crash cut short, or that turned out to be damaged, is made again from the same cut.
-    if (d->kind == DecisionKind::kCheckpoint && d->index == replica_->position().index && !checkpoints_.contains(d->version)) {
+    if (d->kind == DecisionKind::kCheckpoint && d->index == replica_->position().index && !replica_->lost() &&
+        !checkpoints_.contains(d->version)) {
       checkpointer_->Begin(replica_->position(), [] { return absl::OkStatus(); });
     }
     decisions_.Add(std::move(d), at);
@@ -413,7 +414,8 @@ void RunShardImpl::HandleChunk(PushedChunk& chunk, const std::function<void(cons
 void RunShardImpl::TakeChunk(PushedChunk& chunk, CheckedChunk checked, const std::function<void(const PushResult&)>& done) {
   const absl::string_view body[] = {chunk.head, chunk.payload};
   BALLAST_FAILPOINT("contribution-append");
-  absl::StatusOr<LogPosition> at = log_->Append(RecordKind::kContribution, body, nullptr);
+  absl::StatusOr<LogPosition> at = LogPosition();
+  if (replica_->LogsContributions()) at = log_->Append(RecordKind::kContribution, body, nullptr);
   if (!at.ok()) return RefusePush(chunk.uid, absl::UnavailableError(absl::StrCat("STOPPED: ", at.status().message())), done);
   BALLAST_FAILPOINT("contribution-appended");
   const bool first = checked.head.index == 0;
@@ -479,6 +481,12 @@ void RunShardImpl::HandleDecision(const std::shared_ptr<const Decision>& decisio
   events_->OnAccepted(index);
 
   BALLAST_FAILPOINT("decision-apply");
+  if (decision->kind == DecisionKind::kRollback) {
+    BALLAST_FAILPOINT("rollback-restore");
+    if (replica_->blocks().size() > 0) checkpointer_->BeforeChange(replica_->blocks().size() - 1);  // of all
+    if (absl::Status s = RestoreValues(*store_, checkpoints_, *decision, *replica_); !s.ok()) return Fail(s);
+    BALLAST_FAILPOINT("rollback-restored");
+  }
   const double start = Seconds();
   const uint64_t before = position.version;
   replica_->Apply(*decision, [this](size_t block) { checkpointer_->BeforeChange(block); });
@@ -505,7 +513,7 @@ void RunShardImpl::AfterApply(const Decision& d) {
     if (!at.ok()) return Fail(at.status());
     BALLAST_FAILPOINT("root-appended");
   }
-  if (d.kind != DecisionKind::kCheckpoint) return;
+  if (d.kind != DecisionKind::kCheckpoint || replica_->lost()) return;
   BALLAST_FAILPOINT("checkpoint-begin");
   apply_before_cut_[d.version] = apply_seconds_;
   const uint64_t appended = decisions_.SequenceOf(d.index);
@@ -554,7 +562,7 @@ void RunShardImpl::CutLog(uint64_t needed_from) {
 
 void RunShardImpl::Publish() {
   const uint64_t version = replica_->position().version;
-  if (version == 0) return;
+  if (version == 0 || replica_->lost()) return;
   publisher_.Serve(version, [&](Codec codec) { return replica_->values().Encode(version, codec); });
 }
 

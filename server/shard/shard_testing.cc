@@ -188,6 +188,7 @@ Decision TestShard::Make(DecisionKind kind, const std::vector<Uid>& uids, float 
   Decision d;
   d.run = spec.name;
   d.kind = kind;
+  d.generation = last_.generation;
   d.index = last_.index + 1;
   d.version = last_.version + (kind == DecisionKind::kStep || kind == DecisionKind::kInit ? 1 : 0);
   d.step = last_.step + (kind == DecisionKind::kStep ? 1 : 0);
@@ -205,6 +206,16 @@ Decision TestShard::Make(DecisionKind kind, const std::vector<Uid>& uids, float 
     d.hyper = HyperOf(spec.optimizer, spec.schedule, d.step);
     d.kernel_id = KernelIdOf(spec.optimizer);
   }
+  SealDecision(last_.chain, d);
+  return d;
+}
+
+Decision TestShard::MakeRollback(uint64_t version, uint64_t step) {
+  Decision d = Make(DecisionKind::kRollback, {});
+  ++d.generation;
+  ++d.version;
+  d.step = step;
+  d.rollback_version = version;
   SealDecision(last_.chain, d);
   return d;
 }

@@ -80,6 +80,7 @@ class TestShard {
 
   // ---- decisions: made and numbered here as the coordinator would; rows of a part: 10 + its place
   Decision Make(DecisionKind kind, const std::vector<Uid>& uids, float clip_scale = 1);
+  Decision MakeRollback(uint64_t version, uint64_t step);  // of the next generation
   static void Reseal(uint64_t previous_chain, Decision& d);
   // Append (shard 0), sync, deliver; waits until it is applied. False when the shard failed instead.
   bool Decide(const Decision& d);

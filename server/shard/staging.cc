@@ -174,7 +174,7 @@ void Staging::OnDecided(const std::vector<Part>& parts, uint64_t index) {
     const auto it = session->second.contributions.find(part.uid.counter);
     if (it == session->second.contributions.end()) continue;
     const Contribution& held = *it->second;
-    for (uint64_t segment = held.first.segment; segment <= held.last.segment; ++segment) {
+    for (uint64_t segment = held.first.segment; segment != 0 && segment <= held.last.segment; ++segment) {
       uint64_t& used = used_by_[segment];
       used = std::max(used, index);
     }
@@ -201,7 +201,9 @@ uint64_t Staging::FirstNeededSegment(uint64_t index) const {
     break;
   }
   for (const auto& [id, session] : sessions_) {
-    for (const auto& [counter, held] : session.contributions) first = std::min(first, held->first.segment);
+    for (const auto& [counter, held] : session.contributions) {
+      if (held->first.segment != 0) first = std::min(first, held->first.segment);
+    }
   }
   return first;
 }

@@ -78,7 +78,7 @@ class Staging {
   // Everything that can be said about the bytes: the run, the blocks, the codecs; with `untrusted` also checksums and finite values (the
   // log has its own checksum, and nothing else ever enters it).
   absl::StatusOr<CheckedChunk> Check(absl::string_view head, absl::string_view payload, bool untrusted) const;
-  // The chunk is in the log at `at`. Returns its contribution. REQUIRES kTake and OK of the two above.
+  // The chunk is in the log at `at`; segment 0: it is not logged. Returns its contribution. REQUIRES kTake and OK of the two above.
   Contribution* Add(CheckedChunk chunk, std::string payload, const LogPosition& at);
   // Forgets it; its later chunks are ignored.
   void Refuse(Uid uid);

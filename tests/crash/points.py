@@ -19,14 +19,14 @@ _COVERAGE = struct.Struct("<48sQQ")  # CoverageLine of server/failpoint.h
 @dataclass(frozen=True)
 class Point:
     name: str
-    phase: str  # Start, Step, Checkpoint, Run or Epoch
+    phase: str  # Start, Step, Checkpoint, Run, Epoch or Rollback
     can_fail: bool  # an error can be returned wherever it is passed
     servers: tuple[str, ...]  # that come by
 
 
 # What only the coordinator does, or only a server that follows one.
 _SERVER_0 = re.compile(
-    r"^(runs?-(load|store|creat|delet)|ledger-|host-|session-|claim-|submit-|step-|ack-|manifest-(put|stored|drop)|epoch-|decision-durable)"
+    r"^(runs?-(load|store|creat|delet)|ledger-|host-|session-|claim-|submit-|step-|ack-|manifest-(put|stored|drop)|epoch-|rollback-(begin|decide|done)|decision-durable)"
 )
 _SERVER_1 = re.compile(r"^follow-")
 

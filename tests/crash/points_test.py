@@ -16,4 +16,4 @@ def test_there_are_at_least_sixty() -> None:
 
 
 def test_every_phase_has_points() -> None:
-    assert {point.phase for point in points.table()} == {"Start", "Step", "Checkpoint", "Run", "Epoch"}
+    assert {point.phase for point in points.table()} == {"Start", "Step", "Checkpoint", "Run", "Epoch", "Rollback"}

@@ -348,7 +348,7 @@ class Fuzzer {
     } else if (const auto* decided = std::get_if<Decided>(&to.message)) {
       for (const Batch& b : decided->batches) CheckDurable(b.id);
     } else if (const auto* done = std::get_if<Done>(&to.message)) {
-      if (!committed_.contains(done->batch.id.epoch)) CheckDurable(done->batch.id);
+      if (!done->no_epoch && !committed_.contains(done->batch.id.epoch)) CheckDurable(done->batch.id);
     } else if (const auto* skip = std::get_if<SkipLogged>(&to.message)) {
       CheckDurable(skip->batch.id);
     } else if (const auto* close = std::get_if<CloseSession>(&to.message)) {

@@ -167,6 +167,11 @@ Reply Harness::Checkpoint() {
   return TakeReply(tag_);
 }
 
+Reply Harness::Rollback(uint64_t version) {
+  coordinator_->Rollback(++tag_, version, now_ms_);
+  return TakeReply(tag_);
+}
+
 void Harness::MakeDurable() {
   durable_ = decisions_.size();
   coordinator_->OnDecisionDurable(durable_, now_ms_);
@@ -219,6 +224,8 @@ void Harness::Deliver(Output& output) {
     const uint32_t epoch = persist->record.epoch;
     epochs[epoch] = std::move(persist->record);
     coordinator_->OnEpochDurable(epoch, now_ms_);
+  } else if (const auto* drop = std::get_if<DropEpoch>(&output)) {
+    epochs.erase(drop->epoch);
   } else {
     replies.push_back(std::move(std::get<Reply>(output)));
   }

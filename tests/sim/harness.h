@@ -44,6 +44,7 @@ class Harness {
   Reply Begin(uint32_t epoch, uint32_t partitions = 4, uint64_t batch_rows = 4);
   Reply Commit(uint32_t epoch, const std::vector<Coordinator::PartitionCount>& counts);
   Reply Checkpoint();
+  Reply Rollback(uint64_t version);
 
   // Messages to a session since the last call, of one kind.
   template <typename T>

@@ -72,6 +72,10 @@ const Case kCases[] = {
     {"cut-below-newest", "Checkpoints.TheLogIsCutBelowTheSecondNewestManifest", nullptr},
     {"drop-healthy", "Checkpoints.NewestHealthyManifestIsNeverDropped", nullptr},
     {"commit-uncovered", "Epochs.ACheckpointThatBeganBeforeTheLastBatchDoesNotCoverIt", "is in no manifest"},
+    {"marks-stay", "Protocol.LedgerRollsBackWithTheWeights", "not durably decided"},
+    {"no-rollback-fence", "Protocol.ContributionOfTheOldGenerationNeverCounts", nullptr},
+    {"grant-uncovered", "Protocol.NothingIsGrantedBeforeTheRollbackIsCovered", nullptr},
+    {"crash-keeps-steps", "DurabilityCheckpoint.CrashOfAShardIsARollbackToTheNewestManifest", "nothing moves any more"},
 };
 
 // Whether the named scenario passes, run by itself: without its rule it may crash as well.

@@ -12,13 +12,13 @@ std::vector<Uid> SimShard::Undecided() const {
   }
   std::vector<Uid> undecided;
   for (const auto& [uid, synced] : contributions) {
-    if (synced && uid.session >= closed_below && !decided.contains(uid)) undecided.push_back(uid);
+    if ((synced || in_memory.contains(uid)) && uid.session >= closed_below && !decided.contains(uid)) undecided.push_back(uid);
   }
   return undecided;
 }
 
 void SimShard::Sync() {
-  for (auto& [uid, synced] : contributions) synced = true;
+  for (auto& [uid, synced] : contributions) synced = !in_memory.contains(uid);
   synced_decisions = decisions.size();
 }
 
@@ -26,7 +26,10 @@ void SimShard::LoseTail() {
   std::erase_if(contributions, [](const auto& c) { return !c.second; });
   decisions.resize(synced_decisions);
   applied = 0;
+  in_memory.clear();
+  lost = false;
   rows_applied = 0;
+  std::erase_if(rows_at, [&](const auto& r) { return !checkpoints.contains(r.first); });
   receipts_due.clear();
   checkpoints_due.clear();
 }

@@ -66,12 +66,15 @@ struct SimShard {
   bool up = true;
   uint64_t incarnation = 1;
   std::map<Uid, bool> contributions;   // appended -> synced. Never dropped, so that every check stays possible
+  std::set<Uid> in_memory;             // of these: not in the log (durability: checkpoint)
+  bool lost = false;                   // steps are missing in its values: it waits for a rollback
   std::vector<DecisionPtr> decisions;  // in its log; shard 0: durable or appended by the coordinator
   size_t synced_decisions = 0;
   size_t applied = 0;
-  uint64_t ever_accepted = 0;  // newest decision it ever took
-  uint64_t rows_applied = 0;
-  std::set<uint64_t> checkpoints;  // finished versions
+  uint64_t ever_accepted = 0;            // newest decision it ever took
+  uint64_t rows_applied = 0;             // what its values stand for
+  std::map<uint64_t, uint64_t> rows_at;  // by version of a checkpoint
+  std::set<uint64_t> checkpoints;        // finished versions
   std::deque<uint64_t> checkpoints_due;
   std::vector<std::pair<Uid, uint32_t>> receipts_due;  // uid, worker: after the next sync
   std::deque<ShardMessage> down;                       // Follow stream

@@ -40,6 +40,8 @@ Scenario RandomScenario(uint64_t seed) {
   };
   if (rng.Chance(10)) s.bad.push_back(batch());
   if (rng.Chance(5)) s.poison.push_back(batch());
+  if (rng.Chance(20)) s.durability = Durability::kCheckpoint;
+  if (rng.Chance(30)) s.rollbacks = rng.Between(1, 3);
   return s;
 }
 
@@ -110,6 +112,11 @@ bool Read(absl::string_view key, absl::string_view value, Scenario& s) {
   if (key == "repeat") return absl::SimpleAtob(value, &s.repeat_submits);
   if (key == "disk_fills") return absl::SimpleAtob(value, &s.disk_fills);
   if (key == "bad") return ReadBatches(value, s.bad);
+  if (key == "durability") {
+    s.durability = value == "checkpoint" ? Durability::kCheckpoint : Durability::kLog;
+    return value == "checkpoint" || value == "log";
+  }
+  if (key == "rollbacks") return absl::SimpleAtoi(value, &s.rollbacks);
   if (key == "poison") return ReadBatches(value, s.poison);
   return false;
 }
@@ -125,7 +132,8 @@ std::string Describe(const Scenario& s) {
                   " checkpoint=", s.checkpoint_versions, " lease_ms=", s.lease_ms, " linger_ms=", s.linger_ms);
   absl::StrAppend(&text, " faults=", s.faults, " kinds=", s.worker_faults ? "w" : "", s.shard_faults ? "s" : "",
                   s.coordinator_faults ? "c" : "", " repeat=", s.repeat_submits, " disk_fills=", s.disk_fills, " bad=", Batches(s.bad),
-                  " poison=", Batches(s.poison));
+                  " poison=", Batches(s.poison), " durability=", s.durability == Durability::kCheckpoint ? "checkpoint" : "log",
+                  " rollbacks=", s.rollbacks);
   return text;
 }
 

@@ -45,6 +45,7 @@ struct Scenario {
   uint64_t step_rows = 8;
   uint64_t contribution_rows = 8;
   uint32_t staleness_max = 0;
+  Durability durability = Durability::kLog;
   double clip_norm = 0;
   uint64_t checkpoint_versions = 0;
   uint32_t lease_ms = 4000;
@@ -53,6 +54,7 @@ struct Scenario {
   bool worker_faults = true;
   bool shard_faults = true;
   bool coordinator_faults = true;
+  int rollbacks = 0;  // at most so many, by request, to a checkpoint that is there by chance
   bool repeat_submits = false;
   bool disk_fills = false;
   std::vector<BatchId> bad;     // cannot be trained: skipped by the worker

@@ -13,13 +13,18 @@ constexpr int kIdleTicksMax = 300;     // ticks in a row without a possible move
 
 }  // namespace
 
-World::World(Scenario scenario) : scenario_(std::move(scenario)), rng_(scenario_.seed ^ 0xba11a57), faults_left_(scenario_.faults) {
+World::World(Scenario scenario)
+    : scenario_(std::move(scenario)),
+      rng_(scenario_.seed ^ 0xba11a57),
+      faults_left_(scenario_.faults),
+      rollbacks_left_(scenario_.rollbacks) {
   RunSpec& spec = config_.spec;
   spec.name = "sim";
   spec.step_rows = scenario_.step_rows;
   spec.batch_rows = scenario_.batch_rows;
   spec.contribution_rows = scenario_.contribution_rows;
   spec.staleness_max = scenario_.staleness_max;
+  spec.durability = scenario_.durability;
   spec.clip_norm = scenario_.clip_norm;
   spec.checkpoint_versions = scenario_.checkpoint_versions;
   spec.lease_ms = scenario_.lease_ms;
@@ -73,6 +78,12 @@ void World::Tick() {
   }
   coordinator_->OnTick(now_ms_);
   if (rng_.Chance(1) && coordinator_->Describe().version > 0) coordinator_->RequestCheckpoint(0, now_ms_);
+  if (rollbacks_left_ > 0 && driver_ != DriverPhase::kEnd && !manifests_.empty() && rng_.Chance(10)) {
+    const uint64_t to = manifests_[rng_.Below(manifests_.size())].version;
+    Note(absl::StrCat("ROLLBACK to version ", to));
+    coordinator_->Rollback(0, to, now_ms_);
+    --rollbacks_left_;
+  }
   Drain();
 }
 

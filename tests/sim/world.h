@@ -1,7 +1,8 @@
 // A whole Ballast in one thread: the real coordinator, and simulated shards, workers, Spark tasks, network and crashes around it. A seed
 // fixes everything. Run makes one random move after another until all data is trained and committed, and checks after every move:
 //
-//   - a batch is in at most one durable decision, and nothing is skipped that can be trained
+//   - a batch is in at most one durable decision that is not undone, and nothing is skipped that can be trained
+//   - a rollback takes back exactly the decisions after its manifest, in the ledger, the epochs and the values of every shard
 //   - what is acknowledged is decided, durably, and accepted by every shard
 //   - a decided contribution is durable on every shard when its decision is (on shard 0: in the log before the decision)
 //   - every shard applies a prefix of the one list of decisions
@@ -51,6 +52,8 @@ class World {
   void Tick();
   bool MaybeFault();
   bool Finished() const;
+  bool Volatile() const { return scenario_.durability == Durability::kCheckpoint; }
+  bool MayBeUndone() const { return rollbacks_left_ < scenario_.rollbacks || Volatile(); }  // what the driver or a worker was told before
   void CheckEnd();
   void Violation(const std::string& what);
   void Note(const std::string& what);  // trace
@@ -67,8 +70,11 @@ class World {
   void Deliver(AppendDecision& out);
   void Deliver(CommitManifest& out);
   void Deliver(PersistEpoch& out);
+  void Deliver(DropEpoch& out);
   void Deliver(Reply& out);
   void CheckAcknowledged(const BatchId& batch, const char* how);
+  void CheckOnceDecided(const BatchId& batch, const char* how);
+  void Undo(const Decision& rollback);
   void CheckDurable(const Decision& decision);
   void FinishDiskWrite(bool tell);
   void CollectCoordinator();
@@ -119,6 +125,8 @@ class World {
   void ReceiveFeed(uint32_t feed);
   void ReceiveAck(uint32_t feed);
   void Drive();
+  void FeedAgain(const EpochReport& report);
+  void DriveFromLedger();
   bool PartitionDone(uint32_t epoch, uint32_t partition) const;
   void LeaveWorker(SimAttempt& a, bool retry);
   Batch BatchOf(uint32_t epoch, uint32_t partition, uint64_t seq) const;
@@ -131,6 +139,7 @@ class World {
   int idle_ticks_ = 0;
   int faults_left_;
   int faults_made_ = 0;
+  int rollbacks_left_;
   int leaves_made_ = 0;  // of these: a worker that leaves in order
   std::string violation_;
   std::map<std::string, int> seen_;
@@ -142,8 +151,9 @@ class World {
   std::vector<Manifest> manifests_;         // durable
   std::map<uint32_t, EpochRecord> epochs_;  // durable
   uint64_t log_needed_from_ = 1;
-  std::deque<std::variant<Manifest, EpochRecord>> disk_;  // not durable yet
-  std::map<BatchId, uint64_t> decided_;                   // by durable decisions: index
+  std::deque<std::variant<Manifest, EpochRecord, DropEpoch>> disk_;  // not durable yet, in order
+  std::map<BatchId, uint64_t> decided_;                              // by durable decisions that are not undone: index
+  std::set<BatchId> ever_decided_;
   std::set<BatchId> skipped_;
   std::vector<bool> disk_low_;
   std::list<WorkStream> streams_;

@@ -20,7 +20,8 @@ void World::Deliver(ToSession& out) {
   if (const auto* decided = std::get_if<Decided>(&out.message)) {
     for (const Batch& b : decided->batches) CheckAcknowledged(b.id, "Decided");
   } else if (const auto* done = std::get_if<Done>(&out.message)) {
-    CheckAcknowledged(done->batch.id, "Done");
+    if (!done->no_epoch) CheckAcknowledged(done->batch.id, "Done");
+    if (done->no_epoch && !MayBeUndone()) Violation("an epoch is gone without a rollback");
     if (done->conflict) Violation("a conflict where every fingerprint is right");
   } else if (const auto* skip = std::get_if<SkipLogged>(&out.message)) {
     CheckAcknowledged(skip->batch.id, "SkipLogged");
@@ -52,15 +53,19 @@ void World::Deliver(CommitManifest& out) {
   disk_.emplace_back(std::move(out.manifest));
 }
 void World::Deliver(PersistEpoch& out) { disk_.emplace_back(std::move(out.record)); }
+void World::Deliver(DropEpoch& out) { disk_.emplace_back(out); }
 
 void World::Deliver(Reply& out) {
-  if (out.tag != tag_) return;
+  if (out.tag != tag_ || out.tag == 0) return;
+  if (absl::IsUnavailable(out.status)) return DriveFromLedger();                          // a rollback: the driver asks again
+  if (absl::IsFailedPrecondition(out.status) && MayBeUndone()) return DriveFromLedger();  // what it talks of is undone
   if (!out.status.ok()) return Violation(absl::StrCat("a request failed: ", out.status.ToString()));
   if (driver_ == DriverPhase::kBeginning) {
     driver_ = DriverPhase::kTrain;
     AddAttempts(epoch_);
   } else if (driver_ == DriverPhase::kCommitting) {
     const EpochReport& report = std::get<EpochReport>(out.value);
+    if (!report.missing.empty() && MayBeUndone()) return FeedAgain(report);
     if (!report.committed || !report.missing.empty()) return Violation("every task has ended, but batches are missing");
     if (report.rows_in != report.rows_trained + report.rows_skipped) return Violation("rows in are not rows trained and skipped");
     for (const auto& [batch, index] : decided_) {
@@ -83,9 +88,26 @@ void World::CheckAcknowledged(const BatchId& batch, const char* how) {
   }
 }
 
+// Of what was said before a rollback, perhaps.
+void World::CheckOnceDecided(const BatchId& batch, const char* how) {
+  if (!ever_decided_.contains(batch)) Violation(absl::StrCat(how, ": batch ", Name(batch), " was never durably decided"));
+}
+
+// The decisions after the manifest have never been made.
+void World::Undo(const Decision& rollback) {
+  ++seen_["rollbacks"];
+  const auto to =
+      std::find_if(manifests_.begin(), manifests_.end(), [&](const Manifest& m) { return m.version == rollback.rollback_version; });
+  if (to == manifests_.end()) return Violation("a rollback to a manifest that is not durable");
+  std::erase_if(decided_, [&](const auto& d) { return d.second > to->index; });
+  std::erase_if(skipped_, [&](const BatchId& b) { return !decided_.contains(b); });
+}
+
 // At the moment the decision becomes durable.
 void World::CheckDurable(const Decision& d) {
+  if (d.kind == DecisionKind::kRollback) return Undo(d);
   const auto mark = [&](const BatchId& b) {
+    ever_decided_.insert(b);
     if (!decided_.emplace(b, d.index).second)
       Violation(absl::StrCat("batch ", Name(b), " is decided twice: decisions ", decided_[b], " and ", d.index));
   };
@@ -94,7 +116,7 @@ void World::CheckDurable(const Decision& d) {
     rows += part.rows;
     for (const Batch& b : part.batches) mark(b.id);
     for (uint32_t s = 0; s < shards_.size(); ++s) {
-      if (!shards_[s].Has(part.uid, /*synced=*/s != 0)) {
+      if (!(Volatile() && d.kind == DecisionKind::kStep) && !shards_[s].Has(part.uid, /*synced=*/s != 0)) {
         Violation(
             absl::StrCat("decision ", d.index, ": contribution ", part.uid.session, "/", part.uid.counter, " is not durable on shard ", s));
       }
@@ -129,6 +151,8 @@ void World::FinishDiskWrite(bool tell) {
     manifests_.push_back(std::move(*manifest));
     ++seen_["manifests"];
     if (tell) coordinator_->OnManifestDurable(version, now_ms_);
+  } else if (const auto* drop = std::get_if<DropEpoch>(&write)) {
+    epochs_.erase(drop->epoch);
   } else {
     EpochRecord& record = std::get<EpochRecord>(write);
     const uint32_t epoch = record.epoch;

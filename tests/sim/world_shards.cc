@@ -21,7 +21,8 @@ void World::CollectShards() {
     }
     if (CoordinatorUp() && !shard.connected) Add([this, s] { Connect(s); });
     const bool unsynced = shard.synced_decisions < shard.decisions.size() ||
-                          std::any_of(shard.contributions.begin(), shard.contributions.end(), [](const auto& c) { return !c.second; });
+                          std::any_of(shard.contributions.begin(), shard.contributions.end(),
+                                      [&](const auto& c) { return !c.second && !shard.in_memory.contains(c.first); });
     if (unsynced && (s != 0 || CoordinatorUp())) Add([this, s] { SyncShard(s, true); });
     if (!shard.down.empty()) Add([this, s] { ReceiveFollow(s); });
     if (!shard.up_stream.empty() && CoordinatorUp()) Add([this, s] { SendFollow(s); });
@@ -112,7 +113,8 @@ void World::ReceiveFollow(uint32_t s) {
     shard.up_stream.push_back(AcceptedUp{index, shard.coordinator});
   } else if (const auto* query = std::get_if<NormQuery>(&message)) {
     for (const Uid& uid : query->uids) {
-      if (!shard.Has(uid, /*synced=*/s != 0)) Violation(absl::StrCat("shard ", s, " is asked for the norm of bytes that it does not have"));
+      if (!Volatile() && !shard.Has(uid, /*synced=*/s != 0))
+        Violation(absl::StrCat("shard ", s, " is asked for the norm of bytes that it does not have"));
     }
     shard.up_stream.push_back(NormUp{query->query, static_cast<double>(query->uids.size())});
   } else if (s == 0) {
@@ -144,7 +146,10 @@ void World::ReceivePush(uint32_t w, uint32_t s) {
   const Uid uid = push_[w][s].front();
   push_[w][s].pop_front();
   if (!shard.decisions.empty() && uid.session < shard.decisions.back()->sessions_closed_below) return;  // garbage
-  const bool synced = shard.contributions.try_emplace(uid, false).first->second;
+  const bool logged = !Volatile() || shard.applied == 0 || shard.decisions[shard.applied - 1]->version == 0;
+  const auto [held, is_new] = shard.contributions.try_emplace(uid, false);
+  if (is_new && !logged) shard.in_memory.insert(uid);
+  const bool synced = held->second || shard.in_memory.contains(uid);
   if (s == 0 && CoordinatorUp()) coordinator_->OnOwnLog(uid);
   if (ReceiptDue(config_.rules, s == 0, synced)) {
     GiveReceipt(s, uid, w);
@@ -163,12 +168,27 @@ void World::ApplyNext(uint32_t s) {
   if (decision->chain != shards_[0].decisions[shard.applied]->chain)
     return Violation(absl::StrCat("shard ", s, " applies another history"));
   for (const Part& part : decision->parts) {
+    shard.lost |= Volatile() && !shard.Has(part.uid, /*synced=*/false);
+    if (shard.lost) break;
     if (!shard.Has(part.uid, /*synced=*/false))
       return Violation(absl::StrCat("shard ", s, " cannot apply decision ", decision->index, ": bytes are missing"));
     if (decision->kind == DecisionKind::kStep) shard.rows_applied += part.rows;
   }
+  if (decision->kind == DecisionKind::kRollback) {
+    if (!shard.checkpoints.contains(decision->rollback_version))
+      return Violation(absl::StrCat("shard ", s, " goes back to version ", decision->rollback_version, ", which it has no checkpoint of"));
+    shard.rows_applied = shard.rows_at[decision->rollback_version];
+    shard.lost = false;
+  }
   ++shard.applied;
-  if (decision->kind == DecisionKind::kCheckpoint) shard.checkpoints_due.push_back(decision->version);
+  if (decision->kind == DecisionKind::kCheckpoint && shard.checkpoints.contains(decision->version)) {  // recovered: begins there
+    shard.rows_applied = shard.rows_at[decision->version];
+    shard.lost = false;
+  }
+  if (decision->kind == DecisionKind::kCheckpoint && !shard.lost) {
+    shard.rows_at[decision->version] = shard.rows_applied;
+    shard.checkpoints_due.push_back(decision->version);
+  }
   if (shard.connected) shard.up_stream.push_back(AppliedUp{decision->index});
 }
 

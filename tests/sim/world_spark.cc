@@ -78,7 +78,11 @@ void World::StartAttempt(SimAttempt& a) {
 
 void World::OpenFeed(SimAttempt& a) {
   const absl::StatusOr<FeedState> state = coordinator_->OpenFeed(a.epoch, a.partition);
-  if (absl::IsResourceExhausted(state.status())) return;
+  if (absl::IsResourceExhausted(state.status()) || absl::IsUnavailable(state.status())) return;
+  if (absl::IsFailedPrecondition(state.status()) && MayBeUndone()) {  // the epoch is undone
+    a.state = SimAttempt::State::kKilled;
+    return DriveFromLedger();
+  }
   if (!state.ok()) return Violation(absl::StrCat("no feed: ", state.status().ToString()));
   const uint64_t count = scenario_.partitions[a.partition];
   const auto trained = [&](uint64_t seq) {
@@ -156,12 +160,44 @@ void World::ReceiveFeed(uint32_t f) {
 
 void World::ReceiveAck(uint32_t f) {
   SimAttempt& a = attempts_[feeds_[f].attempt];
-  CheckAcknowledged(BatchId{a.epoch, a.partition, feeds_[f].acks.front()}, "acknowledged to Spark");
+  CheckOnceDecided(BatchId{a.epoch, a.partition, feeds_[f].acks.front()}, "acknowledged to Spark");
   a.acked.insert(feeds_[f].acks.front());
   a.idle = 0;
   const bool ended = a.sent.size() == scenario_.partitions[a.partition];
   if (!ended) a.paused = false;
   feeds_[f].acks.pop_front();
+}
+
+// What the commit misses is fed again; feeds skip what is trained.
+void World::FeedAgain(const EpochReport& report) {
+  ++seen_["fed again"];
+  for (const MissingBatches& missing : report.missing) {
+    for (SimAttempt& a : attempts_) {
+      if (a.epoch == epoch_ && a.partition == missing.partition && a.state == SimAttempt::State::kDone)
+        a.state = SimAttempt::State::kKilled;
+    }
+    SimAttempt again;
+    again.epoch = epoch_;
+    again.partition = missing.partition;
+    again.worker = static_cast<uint32_t>(rng_.Below(workers_.size()));
+    attempts_.push_back(again);
+  }
+  driver_ = DriverPhase::kTrain;
+}
+
+// The driver was told that the run is not where it thought: it goes on with the first epoch that is not committed.
+void World::DriveFromLedger() {
+  if (driver_ == DriverPhase::kEnd) return;
+  for (SimAttempt& a : attempts_) {
+    if (a.state == SimAttempt::State::kRunning && a.feed) {
+      feeds_[*a.feed].broken = true;
+      SayStatus(a.worker);
+    }
+    a.state = SimAttempt::State::kKilled;
+  }
+  epoch_ = 1;
+  for (const EpochReport& e : coordinator_->Describe().epochs) epoch_ += e.committed;
+  driver_ = epoch_ > scenario_.epochs ? DriverPhase::kEnd : DriverPhase::kBegin;
 }
 
 void World::Drive() {

@@ -56,6 +56,7 @@ void World::OpenSession(uint32_t w) {
   SimWorker& worker = workers_[w];
   const SessionId old = worker.contributions.empty() ? 0 : worker.session;
   const absl::StatusOr<Coordinator::Opened> opened = coordinator_->OpenSession(absl::StrCat("w", w), old, now_ms_);
+  if (absl::IsUnavailable(opened.status())) return;  // a rollback is about to be decided
   if (!opened.ok()) return Violation(absl::StrCat("no session: ", opened.status().ToString()));
   Note(absl::StrCat("w", w, " opens session ", opened->session, opened->resumed ? " again" : ""));
   if (opened->resumed) {
@@ -188,6 +189,12 @@ void World::Receive(uint32_t w, const Decided& m) {
 }
 
 void World::Receive(uint32_t w, const Done& m) {
+  if (m.no_epoch) {
+    if (const auto entry = workers_[w].entries.find(m.batch.id); entry != workers_[w].entries.end()) {
+      for (uint32_t f : entry->second.feeds) feeds_[f].broken = true;
+    }
+    return workers_[w].ForgetBatch(m.batch.id);
+  }
   Acknowledge(w, m.batch.id);
   for (SimContribution& c : workers_[w].contributions) {
     if (!c.resumed || !c.uid || std::none_of(c.batches.begin(), c.batches.end(), [&](const Batch& b) { return b.id == m.batch.id; }))

@@ -78,6 +78,7 @@ class FeedReactor final : public grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDow
     }
     schema_ = *std::move(schema);
     batch_rows_ = spec->batch_rows;
+    durable_ = spec->durability == Durability::kLog;
     welcomed_ = true;
     v1::FeedDown down;
     down.mutable_welcome()->mutable_hello()->set_protocol(kProtocol);
@@ -101,7 +102,7 @@ class FeedReactor final : public grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDow
     ack->set_seq(seq);
     ack->set_outcome(static_cast<v1::FeedDown::Ack::Outcome>(outcome));
     ack->set_version(version);
-    ack->set_durable(true);
+    ack->set_durable(durable_);
     ack->set_reason(reason);
     Say(std::move(down));
   }
@@ -249,6 +250,7 @@ class FeedReactor final : public grpc::ServerBidiReactor<v1::FeedUp, v1::FeedDow
   std::string open_schema_ ABSL_GUARDED_BY(mu_);
   std::vector<ColumnSpec> schema_ ABSL_GUARDED_BY(mu_);
   uint64_t batch_rows_ ABSL_GUARDED_BY(mu_) = 0;
+  bool durable_ ABSL_GUARDED_BY(mu_) = true;
   bool welcomed_ ABSL_GUARDED_BY(mu_) = false;
   std::deque<v1::FeedDown> out_ ABSL_GUARDED_BY(mu_);
   v1::FeedDown down_ ABSL_GUARDED_BY(mu_);  // being written

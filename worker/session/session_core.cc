@@ -132,6 +132,12 @@ void SessionCore::On(const Done& done) {
     works_.erase(uid);
     break;
   }
+  if (done.no_epoch) {
+    queue_->FaultBatch(
+        done.batch.id,
+        {"EPOCH_UNDONE", absl::StrCat("epoch ", done.batch.id.epoch, " is not begun any more: the run was rolled back"), true, {}});
+    return;
+  }
   if (done.conflict) {
     const auto rows = queue_->Find(done.batch.id);
     LogError("a batch came with other rows than those that were trained",
