@@ -243,6 +243,7 @@ class Shard:
     chain: int = 0
     roots: dict[int, int] = field(default_factory=dict)
     roots_checked: int = 0
+    checkpoints: dict[int, list] = field(default_factory=dict)  # by version: values and slots of every block, to go back to
     contributions: int = 0
 
     def root(self) -> int:
@@ -306,7 +307,12 @@ class Shard:
         kind = last(decision, 5)
         if kind in (STEP, INIT):
             self.apply(decision, kind)
-        elif kind not in (CHECKPOINT, SKIP, EVICT):
+        elif kind == CHECKPOINT:
+            self.checkpoints[last(decision, 13)] = [(b.values.copy(), [s.copy() for s in b.slots]) for b in self.blocks.values()]
+        elif kind == ROLLBACK:
+            for block, (values, slots) in zip(self.blocks.values(), self.checkpoints[last(decision, 15)]):
+                block.values, block.slots = values.copy(), [s.copy() for s in slots]
+        elif kind not in (SKIP, EVICT):
             raise LogError(f"decision {index} is of kind {kind}, which this replayer does not know")
         closed_below = last(decision, 12)
         self.undecided = {uid: held for uid, held in self.undecided.items() if uid[0] >= closed_below}

@@ -60,11 +60,13 @@ def sessions(cluster: Cluster, run: str) -> int:
 
 
 def assert_each_batch_once(cluster: Cluster, run: str) -> None:
-    """No batch is in two decisions (needs servers with --log-retain=all)."""
-    seen: set[tuple[int, int, int]] = set()
+    """No batch is in two decisions that are not undone (needs servers with --log-retain=all)."""
+    seen: dict[tuple[int, int, int], int] = {}
     for decision in decisions(cluster, run):
+        if decision.kind == run_pb2.Decision.ROLLBACK:
+            seen = {identity: version for identity, version in seen.items() if version <= decision.rollback_version}
         for part in decision.parts:
             for batch in part.batches:
                 identity = (batch.epoch, batch.partition, batch.seq)
                 assert identity not in seen, f"batch {identity} was trained twice; the second time by decision {decision.index}"
-                seen.add(identity)
+                seen[identity] = decision.version

@@ -74,6 +74,7 @@ class Ack:
     seq: int
     outcome: str  # TRAINED, DUPLICATE or SKIPPED
     version: int
+    durable: bool
 
 
 class AckLog:
@@ -97,6 +98,10 @@ class AckLog:
         with self._changed:
             return self._last_version
 
+    def all(self) -> list[Ack]:
+        with self._changed:
+            return list(self._acks)
+
     def count(self, outcome: Optional[str] = None) -> int:
         with self._changed:
             return len([a for a in self._acks if outcome in (None, a.outcome)])
@@ -115,7 +120,7 @@ class _ObservedFeed(PartitionFeed):
 
     def _on_ack(self, ack: Any) -> None:
         super()._on_ack(ack)
-        self._log.add(Ack(self._task.epoch, self._partition, ack.seq, ack.Outcome.Name(ack.outcome), ack.version))
+        self._log.add(Ack(self._task.epoch, self._partition, ack.seq, ack.Outcome.Name(ack.outcome), ack.version, ack.durable))
 
 
 class FeederJob:

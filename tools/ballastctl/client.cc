@@ -120,6 +120,13 @@ absl::StatusOr<v1::Run> Client::DeleteRun(const std::string& run) {
   return Unary<v1::Run>(kCallTimeout, [&](auto* context, auto* response) { return control_->DeleteRun(context, request, response); });
 }
 
+absl::StatusOr<v1::Run> Client::Rollback(const std::string& run, uint64_t version) {
+  v1::ManifestRef request;
+  request.set_run(run);
+  request.set_version(version);
+  return Unary<v1::Run>(kCheckpointTimeout, [&](auto* context, auto* response) { return control_->Rollback(context, request, response); });
+}
+
 absl::StatusOr<v1::Manifest> Client::Checkpoint(const std::string& run) {
   v1::RunRef request;
   request.set_run(run);

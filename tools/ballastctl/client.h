@@ -27,6 +27,7 @@ class Client {
   absl::StatusOr<v1::Run> GetRun(const std::string& run);  // with tensors and layout; NotFound names the runs that exist
   absl::StatusOr<v1::Run> StopRun(const std::string& run, const std::string& reason);
   absl::StatusOr<v1::Run> DeleteRun(const std::string& run);
+  absl::StatusOr<v1::Run> Rollback(const std::string& run, uint64_t version);
   absl::StatusOr<v1::Manifest> Checkpoint(const std::string& run);
   absl::StatusOr<v1::ManifestList> ListManifests(const std::string& run);
   absl::StatusOr<v1::ClusterState> Cluster();

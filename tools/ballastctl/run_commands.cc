@@ -1,4 +1,4 @@
-// ballastctl run ls|show|stop|rm
+// ballastctl run ls|show|stop|rollback|rm
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -192,6 +192,31 @@ absl::Status ShowRun(Globals& globals, const std::string& name, bool steps, uint
   return client->ListDecisions(range, PrintStep);
 }
 
+absl::Status RollBack(Globals& globals, const std::string& text) {
+  auto which = ParseRunVersion(text);
+  if (!which.ok()) return which.status();
+  if (which->version == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", text, "\": say which checkpoint, RUN@VERSION; `ballastctl ckpt ls ", which->run, "` lists them"));
+  }
+  auto client = globals.Connect();
+  if (!client.ok()) return client.status();
+  auto before = client->GetRun(which->run);
+  if (!before.ok()) return before.status();
+  auto run = client->Rollback(which->run, which->version);
+  if (!run.ok()) return run.status();
+  if (globals.json) {
+    const Json out = {
+        {"run", which->run},     {"rolled_back_to", which->version},   {"generation", run->generation()}, {"version", run->version()},
+        {"steps", run->steps()}, {"rows_trained", run->rows_trained()}};
+    std::printf("%s\n", out.dump().c_str());
+  }
+  Message(absl::StrCat("run ", which->run, " went back from version ", before->version(), " (", HumanCount(before->rows_trained()),
+                       " rows trained) to version ", which->version, ": version ", run->version(), " has its values, ",
+                       HumanCount(run->rows_trained()), " rows count as trained; train() with the same run_id trains the others again"));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void AddRunCommands(CLI::App& app, Globals& globals) {
@@ -223,6 +248,11 @@ void AddRunCommands(CLI::App& app, Globals& globals) {
     Message(absl::StrCat("run ", *name, " is stopped at version ", stopped->version(), "; train() with the same run_id resumes it"));
     return absl::OkStatus();
   });
+
+  CLI::App* rollback =
+      run->add_subcommand("rollback", "Back to a checkpoint: what was trained after it is undone, rows count as not trained");
+  rollback->add_option("RUN@VERSION", *name, "The checkpoint, as `ballastctl ckpt ls` lists it")->required();
+  Bind(rollback, globals, [=, &globals] { return RollBack(globals, *name); });
 
   auto force = std::make_shared<bool>(false);
   CLI::App* rm = run->add_subcommand("rm", "Delete a run: its log and checkpoints on every server");

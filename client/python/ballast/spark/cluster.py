@@ -105,6 +105,8 @@ class Cluster:
           codec        of gradients: "int8" or "bf16" (with error feedback: what a code could not say is carried to the worker's next one, and ends with
                        the worker's session), or "fp32"; pull_codec: of weights on their way to workers
           staleness_max  versions that a gradient may be behind when it counts; 0 is synchronous, None is unbounded
+          durability   "log": no server crash loses anything. "checkpoint": gradients are not logged; when a server crashes the run goes back to its
+                       newest checkpoint and the rows since then are fed again, so checkpoint often enough
           partitions, seed  fix the order of rows and are part of the run, not of the cluster's size
           checkpoint_versions, checkpoint_seconds  how often to checkpoint inside an epoch (0: never); the end of an epoch always does
 

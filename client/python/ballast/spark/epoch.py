@@ -53,19 +53,24 @@ def epoch_frame(df: "DataFrame", sources: Sequence[Source], id_column: Optional[
 def run_epoch(connection: Any, frame: "DataFrame", task: FeedTask, partitions: int, tag: str) -> tuple[Any, list[Any]]:
     """Begins, feeds and commits one epoch. Returns its EpochReport and the counts of every partition.
 
-    Batches that the commit misses (a server lost its volume, say) are fed again: feeds skip what is trained.
+    Batches that the commit misses are fed again: feeds skip what is trained. After a rollback some must be missing; without one, a few tries
+    are enough to see that something is wrong.
     """
+    from ballast.runs import get_run
     from ballast.v1 import control_pb2
 
     epoch = control_pb2.Epoch(run=task.run, epoch=task.epoch, partitions=partitions, batch_rows=task.batch_rows, schema=task.schema)
     report = connection.call("BeginEpoch", epoch, patience_s=task.patience_s)
     if report.committed:
         return report, []
-    for _ in range(_TRIES):
+    tries, generation = 0, 0
+    while tries < _TRIES:
         counts = _feed(frame, task, tag)
         report = connection.call("CommitEpoch", _counts(task, partitions, counts), timeout_s=_COMMIT_TIMEOUT_S, patience_s=task.patience_s)
         if report.committed:
             return report, counts
+        before, generation = generation, get_run(connection, task.run, patience_s=task.patience_s, full=False).generation
+        tries = tries + 1 if generation == before else 1
     missing = ", ".join(f"partition {m.partition}: seq {', '.join(map(str, m.seqs[:5]))}" for m in report.missing[:5])
     raise BallastError("EPOCH_INCOMPLETE", f"epoch {task.epoch} of run {task.run} was fed {_TRIES} times and still lacks batches: {missing}", {"run": task.run})
 

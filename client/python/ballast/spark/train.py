@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+_UNDONE = ("EPOCH_NOT_BEGUN", "EPOCH_ORDER")  # what is said of an epoch that a rollback has undone
+
+
 @dataclass(frozen=True)
 class Training:
     """One call of `train`, its arguments resolved."""
@@ -141,9 +144,21 @@ class Training:
         counts: list[Any] = []
         tag = f"ballast-{self.run_id}-{os.getpid()}"
         with _progress(self, rows * epochs):
-            for epoch in todo:
+            while todo:
+                epoch = todo[0]
                 frame = epoch_frame(self.df, sources, self.id_column, self.options.seed, epoch, self.options.partitions)
-                counts += run_epoch(self.connection, frame, self._task(sources, epoch), self.options.partitions, tag)[1]
+                try:
+                    counts += run_epoch(self.connection, frame, self._task(sources, epoch), self.options.partitions, tag)[1]
+                    todo = todo[1:]
+                except BallastError as e:
+                    if e.reason not in _UNDONE:
+                        raise
+                    run, before = get_run(self.connection, self.run_id, patience_s=self.patience_s), run
+                    if run.generation == before.generation:
+                        raise
+                    committed = {e.epoch for e in run.epochs if e.committed}
+                    todo = [e for e in range(1, epochs + 1) if e not in committed]
+                    self._say(f"was rolled back; goes on at epoch {todo[0] if todo else epochs} with {run.rows_trained:,} rows trained")
         return counts
 
     def _check_data(self, sources: Sequence[Source]) -> int:
