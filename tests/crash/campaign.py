@@ -12,7 +12,8 @@ recovers; sometimes another process dies at the same time. Beside the run that i
   - at the end of a round: the epoch commits with each row counted once (counter model: each slot, by a reader), no batch is in two decisions,
     and the checkpoint of the live state has the hash of a replay of the whole log.
 When the log is cut as in everyday use it cannot be replayed from its beginning: then the servers' own checks at each start (hash roots, block
-digests), the counts, the readers and `ballastctl ckpt verify` remain.
+digests), the counts, the readers and `ballastctl ckpt verify` remain. So it is with `--durability checkpoint`, where a death of a server takes
+the run back to its newest checkpoint and the driver feeds the missing batches again at the end.
 
 `--results FILE` (JSON lines, appended after each round) makes campaigns add up: a later call goes on with the next seed. `--report` prints the
 totals of FILE and the points that never fired. Needs the -mutable test binaries. Exit status 1 when a check fails.
@@ -38,10 +39,10 @@ from tests.crash.round import Round, Settings, random_kills
 ROUND_KILLS = 24
 
 
-def play(seed: int, kills: int, keep: Path | None) -> dict[str, Any]:
+def play(seed: int, kills: int, keep: Path | None, durability: str) -> dict[str, Any]:
     """One round; the line for the results file."""
     generator = random.Random(seed)
-    settings = Settings.random(generator)
+    settings = Settings.volatile(generator) if durability == "checkpoint" else Settings.random(generator)
     print(f"seed {seed}  {settings}", flush=True)
     start = time.monotonic()
     line: dict[str, Any] = dict(seed=seed, at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), settings=vars(settings))
@@ -93,6 +94,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="in this call")
     parser.add_argument("--seed", type=int, default=1, help="of the first round of the results file; round n has seed + n")
+    parser.add_argument("--durability", choices=["log", "checkpoint"], default="log", help="of the runs; results files hold one of them")
     parser.add_argument("--duration", type=float, default=float("inf"), help="seconds after which no further round begins")
     parser.add_argument("--results", type=Path, help="JSON lines: read to go on, appended to")
     parser.add_argument("--keep", type=Path, help="folder for the data of rounds that failed")
@@ -102,7 +104,7 @@ def main() -> int:
     failed = False
     start, killed = time.monotonic(), 0
     while not arguments.report and not failed and killed < arguments.kills and time.monotonic() - start < arguments.duration:
-        line = play(arguments.seed + len(lines), min(ROUND_KILLS, arguments.kills - killed), arguments.keep)
+        line = play(arguments.seed + len(lines), min(ROUND_KILLS, arguments.kills - killed), arguments.keep, arguments.durability)
         killed += sum(line["kinds"].values())
         failed = line["result"] != "ok"
         lines.append(line)

@@ -8,8 +8,10 @@ import re
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Optional
 
@@ -148,7 +150,8 @@ class CountedRows:
         self._source, self._piece = source, piece
         self.acked: Callable[[], int] = lambda: 0
         self._lock = threading.Lock()
-        self._stopping = False
+        self._stopping = self._again = False
+        self._pieces: Counter[int] = Counter()  # given, by partition
         self.ids: list[npt.NDArray[np.int64]] = []
 
     @property
@@ -163,13 +166,21 @@ class CountedRows:
     def stop(self) -> None:
         self._stopping = True
 
+    def again(self) -> None:
+        """From now on a partition has the rows that it gave before."""
+        self._again = True
+
     def partition(self, epoch: int, partition: int) -> Iterator[pa.RecordBatch]:
+        if self._again:
+            yield from islice(self._source.partition(epoch, partition, self._piece), self._pieces[partition])
+            return
         for batch in self._source.partition(epoch, partition, self._piece):
             if self._stopping:
                 return
             self._await_turn()
             with self._lock:
                 self.ids.append(batch.column("id").to_numpy())
+                self._pieces[partition] += 1
             yield batch
 
     def _await_turn(self) -> None:

@@ -38,6 +38,14 @@ class Settings:
     checkpoints: bool = True
     whole_log: bool = True
     side_runs: bool = True
+    durability: str = "log"
+
+    @staticmethod
+    def volatile(generator: random.Random) -> Settings:
+        """Durability "checkpoint". A log that lacks the contributions cannot be replayed; the counter model shows each row."""
+        return Settings(
+            codec=generator.choice(["int8", "fp32"]), staleness=generator.choice([0, 1, None]), model="counter", whole_log=False, durability="checkpoint"
+        )
 
     @staticmethod
     def random(generator: random.Random) -> Settings:
@@ -67,6 +75,8 @@ def random_kills(generator: random.Random, count: int, settings: Settings) -> li
     """Most deaths are at points. No point outside of starts comes twice before each came once."""
     table = [p for p in points.table() if settings.checkpoints or p.phase != "Checkpoint"]
     at_start = [p for p in table if p.phase == "Start"]
+    if settings.durability == "checkpoint":  # then a start of a server is followed by a rollback
+        at_start += 4 * [p for p in table if p.phase == "Rollback"]
     phases = ("Step", "Checkpoint", "Run", "Epoch") if settings.side_runs else ("Step", "Checkpoint")
     others = [p for p in table if p.phase in phases and not p.name.startswith("identity-")]
     generator.shuffle(others)
@@ -137,6 +147,7 @@ class Round:
         self.options = options(
             batch_rows=BATCH_ROWS, step_rows=64, partitions=PARTITIONS, codec=self.settings.codec, reduction="sum" if counter else "mean",
             checkpoint_versions=8 if self.settings.checkpoints else 0, staleness_max=self.settings.staleness, lease_s=5.0,
+            durability=self.settings.durability,
         )  # fmt: skip
 
     def run(self, kills: list[Kill]) -> None:
@@ -292,6 +303,11 @@ class Round:
         if self.side_runs is not None:
             self.side_runs.finish(self.cluster_dir, [server.name for server in self.cluster.servers], RUN)
         report = self.job.commit(1, feeding(HEAL_S))
+        if self.settings.durability == "checkpoint":
+            assert report.committed or report.missing, report
+            self.rows.again()
+            while not report.committed:
+                report = self.job.commit(1, self.job.feed_all(1))
         given = self.rows.rows
         assert report.committed and report.rows_in == report.rows_trained == given and not report.rows_skipped, f"{given} rows were given: {report}"
         if self.settings.model == "counter":
