@@ -29,7 +29,7 @@ absl::Span<float> Residuals::Of(size_t block) {
 
 void Residuals::Begin(const Uid& uid) {
   absl::MutexLock lock(&mu_);
-  in_flight_.push_back({uid, {}});
+  in_flight_.push_back({uid, {}, false});
 }
 
 void Residuals::Encode(size_t block, absl::Span<const float> grad, absl::Span<char> out) {
@@ -46,14 +46,29 @@ void Residuals::Encode(size_t block, absl::Span<const float> grad, absl::Span<ch
 
 void Residuals::Settle(const Uid& uid) {
   absl::MutexLock lock(&mu_);
-  in_flight_.remove_if([&](const Contribution& c) { return c.uid == uid; });
+  for (Contribution& contribution : in_flight_) contribution.settled |= contribution.uid == uid;
+  DropSettled();
+}
+
+// One that is settled behind others that are not must stay: what it found is what the one before it left, and Undo of that one needs it.
+// Of several in a row the first says it; so there are never more of them than contributions in flight.
+void Residuals::DropSettled() {
+  for (auto it = in_flight_.begin(); it != in_flight_.end();) {
+    const bool first = it == in_flight_.begin();
+    if (!it->settled || !(first || std::prev(it)->settled)) {
+      ++it;
+      continue;
+    }
+    if (!first) std::prev(it)->before.merge(it->before);  // keeps what is there: the older values
+    it = in_flight_.erase(it);
+  }
 }
 
 // With `before` of the contribution and `after` = what the next one that touched the block found: everything later is moved by
 // before - after. Without a later one the block simply gets its old values back, bit for bit.
 void Residuals::Undo(const Uid& uid) {
   absl::MutexLock lock(&mu_);
-  const auto undone = std::find_if(in_flight_.begin(), in_flight_.end(), [&](const Contribution& c) { return c.uid == uid; });
+  const auto undone = std::find_if(in_flight_.begin(), in_flight_.end(), [&](const Contribution& c) { return c.uid == uid && !c.settled; });
   if (undone == in_flight_.end()) return;
   for (auto& [block, before] : undone->before) {
     const absl::Span<float> now = Of(block);
@@ -73,6 +88,7 @@ void Residuals::Undo(const Uid& uid) {
     norm2_[block] = SumOfSquares(now);
   }
   in_flight_.erase(undone);
+  DropSettled();
 }
 
 void Residuals::Reset() {

@@ -2,9 +2,9 @@
 // say becomes the residual. Only OPT tensors under a lossy codec have one.
 //
 // A residual belongs to a session and ends with it (Reset). A contribution that will not count takes its share back (Undo), also when
-// others were encoded on top of it, so that rows that are computed again are not counted twice. For that a copy of what was there before is
-// kept for each contribution until it is settled: memory is (1 + contributions in flight) x the OPT tensors in fp32. Threads: any; every
-// method locks. One contribution is encoded at a time.
+// others were encoded on top of it, and even when those count already, so that rows that are computed again are not counted twice. For that
+// a copy of what was there before is kept for each contribution until it is settled: memory is at most (1 + 2 x contributions in flight) x
+// the OPT tensors in fp32. Threads: any; every method locks. One contribution is encoded at a time.
 #ifndef BALLAST_WORKER_SESSION_RESIDUALS_H_
 #define BALLAST_WORKER_SESSION_RESIDUALS_H_
 
@@ -41,9 +41,11 @@ class Residuals {
   struct Contribution {
     Uid uid;
     std::map<size_t, std::vector<float>> before;  // by block
+    bool settled = false;
   };
 
   absl::Span<float> Of(size_t block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DropSettled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Codec codec_;
   const bool lossy_;

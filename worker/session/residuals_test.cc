@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "core/codec/codec.h"
@@ -110,6 +111,47 @@ TEST_P(ResidualsTest, AContributionBelowOthersCanBeTakenBack) {
   residuals_.Undo({1, 2});
   const std::vector<float> residual = Residual();
   for (size_t j = 0; j < kElems; ++j) EXPECT_NEAR(decoded[0][j] + decoded[3][j] + residual[j], gradients[0][j] + gradients[3][j], 1e-5);
+}
+
+// A server's death can leave an earlier contribution without a receipt while a later one of the session is decided.
+TEST_P(ResidualsTest, AContributionBelowOthersThatCountCanBeTakenBack) {
+  std::vector<std::vector<float>> gradients, decoded;
+  for (uint64_t i = 0; i < 3; ++i) {
+    gradients.push_back(Gradient());
+    residuals_.Begin({1, i});
+    decoded.push_back(Decoded(gradients.back()));
+  }
+  residuals_.Settle({1, 1});
+  residuals_.Settle({1, 2});
+  residuals_.Undo({1, 0});
+  const std::vector<float> residual = Residual();
+  for (size_t j = 0; j < kElems; ++j) EXPECT_NEAR(decoded[1][j] + decoded[2][j] + residual[j], gradients[1][j] + gradients[2][j], 1e-5);
+}
+
+TEST_P(ResidualsTest, NothingIsLostInWhateverOrderTheyCountOrAreTakenBack) {
+  std::vector<double> owed(kElems);  // gradients - decoded, of those that are not taken back
+  std::vector<std::pair<Uid, std::vector<double>>> open;
+  for (uint64_t i = 0; i < 200; ++i) {
+    const Uid uid{1, i};
+    const std::vector<float> gradient = Gradient();
+    residuals_.Begin(uid);
+    const std::vector<float> decoded = Decoded(gradient);
+    std::vector<double> kept(kElems);
+    for (size_t j = 0; j < kElems; ++j) owed[j] += kept[j] = static_cast<double>(gradient[j]) - decoded[j];
+    open.emplace_back(uid, std::move(kept));
+    while (open.size() > 3 || (!open.empty() && random_() % 2 == 0)) {
+      const auto it = open.begin() + static_cast<int64_t>(random_() % open.size());
+      if (random_() % 3 == 0) {
+        residuals_.Undo(it->first);
+        for (size_t j = 0; j < kElems; ++j) owed[j] -= it->second[j];
+      } else {
+        residuals_.Settle(it->first);
+      }
+      open.erase(it);
+    }
+    const std::vector<float> residual = Residual();
+    for (size_t j = 0; j < kElems; j += 37) ASSERT_NEAR(residual[j], owed[j], 1e-4) << "contribution " << i << ", element " << j;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(LossyCodecs, ResidualsTest, testing::Values(Codec::kInt8, Codec::kBf16));
