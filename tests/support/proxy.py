@@ -164,6 +164,11 @@ class Proxy:
         with self._mu:
             self._rules.append(_Rule(method, event, action, times, skip))
 
+    def disarm(self) -> None:
+        """Forgets what `at` planned and no message has met."""
+        with self._mu:
+            self._rules.clear()
+
     def cut_connection(self, connection: _Connection, stream: int) -> bool:
         connection.reset()
         return False
