@@ -18,8 +18,7 @@ SEED = 5
 
 
 def make_log(directory: Path, optimizer: str, codec: str) -> list[str]:
-    if not MAKE_LOG.exists():
-        pytest.skip(f"{MAKE_LOG} is not built: bazel build //tests/replay:make_log")
+    assert MAKE_LOG.exists(), f"{MAKE_LOG} is not built: bazel build //tests/replay:make_log"
     done = subprocess.run([MAKE_LOG, directory, optimizer, codec, str(SEED)], check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
 

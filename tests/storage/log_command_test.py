@@ -20,8 +20,7 @@ def ctl(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    if not MAKE_LOG.exists():
-        pytest.skip(f"{MAKE_LOG} is not built: bazel build //tests/replay:make_log")
+    assert MAKE_LOG.exists(), f"{MAKE_LOG} is not built: bazel build //tests/replay:make_log"
     subprocess.run([MAKE_LOG, tmp_path, "adam", "int8", "3"], check=True, capture_output=True)
     return tmp_path
 
