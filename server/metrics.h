@@ -32,6 +32,8 @@ class ShardMetrics {
   void AddDebtSeconds(double seconds);   // of replay, estimated; negative when a checkpoint covers it
   void RecoveryExpects(uint64_t bytes);  // of checkpoint and log, before they are read
   void RecoveryRead(uint64_t bytes);
+  double RecoveryBytesExpected() const { return recovery_expected_.Value(); }
+  double RecoveryBytesRead() const { return recovery_read_.Value(); }
   void AddQueueBytes(int64_t bytes);  // pushed chunks that wait for the owner thread
   void CheckpointDone(double seconds, uint64_t bytes, double unix_seconds);
   void CheckpointFailed();

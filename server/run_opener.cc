@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/status.h"
 #include "server/failpoint.h"
 #include "server/log.h"
@@ -71,6 +72,11 @@ absl::Status RunOpener::RemoveOthers(const std::set<std::string>& known) {
     if (absl::Status removed = Remove(name); !removed.ok()) return removed;
   }
   return absl::OkStatus();
+}
+
+std::string RunOpener::Progress() const {
+  constexpr double kMiB = 1 << 20;
+  return absl::StrFormat("%.0f of %.0f MiB read", metrics_->RecoveryBytesRead() / kMiB, metrics_->RecoveryBytesExpected() / kMiB);
 }
 
 absl::Status RunOpener::CheckDisk(uint64_t bytes) const {

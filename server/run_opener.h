@@ -37,6 +37,8 @@ class RunOpener {
   absl::Status Remove(const std::string& run);
   // Frees what runs left behind that are not in `known`: a removal that a crash cut short.
   absl::Status RemoveOthers(const std::set<std::string>& known);
+  // How far the runs that were begun are read, in words. Any thread.
+  std::string Progress() const;
   // Errors: ResourceExhausted (DISK_LOW) when `bytes` more would leave less than the reserve free.
   absl::Status CheckDisk(uint64_t bytes) const;
 

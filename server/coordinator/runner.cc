@@ -253,7 +253,11 @@ RunHost* Runner::FindId(uint64_t id) {
 
 absl::Status Runner::CheckOpen() const {
   if (draining_) return WithReason(absl::UnavailableError("the server is stopping"), "STOPPING");
-  if (!recovered_) return WithReason(absl::UnavailableError("the server is recovering its runs; try again in a few seconds"), "RECOVERING");
+  if (!recovered_) {
+    return WithReason(
+        absl::UnavailableError(absl::StrCat("the server is recovering its runs (", opener_->Progress(), "); try again in a few seconds")),
+        "RECOVERING");
+  }
   return absl::OkStatus();
 }
 

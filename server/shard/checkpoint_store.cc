@@ -161,21 +161,17 @@ absl::Status LoadBlock(Store& store, uint64_t version, size_t block, Replica& re
   return absl::OkStatus();
 }
 
-// Several at a time: one after another would wait for the disk at each. The first error in the order of the blocks.
+// Several at a time: one after another would wait for the disk at each.
 absl::Status LoadBlocks(Store& store, uint64_t version, Replica& replica, RecoveryProgress* progress) {
-  std::atomic<size_t> next{0};
-  std::vector<std::pair<size_t, absl::Status>> failed(kLoadThreads, {replica.blocks().size(), absl::OkStatus()});
-  std::vector<std::thread> threads;
-  for (auto& [at, status] : failed) {
-    threads.emplace_back([&, at = &at, status = &status] {
-      for (size_t b = next++; b < replica.blocks().size() && status->ok(); b = next++) {
-        *status = LoadBlock(store, version, b, replica, progress);
-        if (!status->ok()) *at = b;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  return std::min_element(failed.begin(), failed.end(), [](const auto& a, const auto& b) { return a.first < b.first; })->second;
+  std::vector<absl::Status> loaded(replica.blocks().size());
+  std::atomic<bool> failed{false};
+  ThreadTeam(kLoadThreads).ForEach(loaded.size(), [&](size_t b) {
+    if (failed) return;
+    loaded[b] = LoadBlock(store, version, b, replica, progress);
+    if (!loaded[b].ok()) failed = true;
+  });
+  const auto first = std::find_if(loaded.begin(), loaded.end(), [](const absl::Status& s) { return !s.ok(); });
+  return first == loaded.end() ? absl::OkStatus() : *first;
 }
 
 }  // namespace

@@ -1,7 +1,10 @@
 #include "server/shard/recovery.h"
 
+#include <algorithm>
+#include <thread>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
@@ -11,11 +14,15 @@
 #include "server/log.h"
 #include "server/shard/run_shard.h"
 #include "server/shard/shard_blocks.h"
+#include "server/shard/thread_team.h"
 #include "server/storage/files.h"
 #include "steady.h"
 
 namespace ballast {
 namespace {
+
+// More would wait for memory.
+constexpr unsigned kApplyThreadsMax = 8;
 
 absl::StatusOr<RunDefinition> ParseDefinition(const std::string& run_proto) {
   v1::Run run;
@@ -76,6 +83,9 @@ absl::Status CheckRunRecord(const std::string& dir, const RunRecord& want, absl:
 absl::StatusOr<Recovered> RecoverShard(const std::string& dir, const RunRecord& run, Store& store, Replica& replica,
                                        const RecoveryHooks& hooks, std::map<uint64_t, CheckpointMeta>* checkpoints) {
   const std::string& name = replica.blocks().spec().name;
+  ThreadTeam team(std::clamp(std::thread::hardware_concurrency(), 1u, kApplyThreadsMax));
+  replica.BeginRecovery(&team);
+  const absl::Cleanup recovered = [&] { replica.EndRecovery(); };
   if (absl::Status s = MakeDirs(dir); !s.ok()) return s;
   absl::StatusOr<std::map<uint64_t, CheckpointMeta>> all = ListCheckpoints(store, name);
   if (!all.ok()) return all.status();

@@ -13,6 +13,9 @@ namespace {
 // A HASH_ROOT follows its version after at most the decisions that the coordinator may be ahead of the slowest shard; twice that is plenty.
 constexpr size_t kRootsKept = 16;
 
+// Contributions of a step or two; fresh memory costs as much as reading into it.
+constexpr uint64_t kRecoverySpareBytes = 256u << 20;
+
 bool ChangesValues(DecisionKind kind) { return kind == DecisionKind::kStep || kind == DecisionKind::kInit; }
 
 bool MakesVersion(DecisionKind kind) { return ChangesValues(kind) || kind == DecisionKind::kRollback; }
@@ -99,6 +102,16 @@ std::optional<HashRoot> Replica::RootDue() const {
   return HashRoot{position_.generation, position_.version, values_->Root()};
 }
 
+void Replica::BeginRecovery(ThreadTeam* team) {
+  values_->ShareWork(team);
+  staging_.KeepSpares(kRecoverySpareBytes);
+}
+
+void Replica::EndRecovery() {
+  values_->ShareWork(nullptr);
+  staging_.KeepSpares(0);
+}
+
 absl::Status Replica::Replay(const RecordHeader& header, const LogPosition& at, absl::string_view body,
                              absl::FunctionRef<void(std::shared_ptr<const Decision>)> decided,
                              absl::FunctionRef<void(size_t block)> before_change,
@@ -137,7 +150,9 @@ absl::Status Replica::ReplayContribution(const LogPosition& at, absl::string_vie
   const absl::string_view payload = body.substr(parsed->head_bytes);
   absl::StatusOr<CheckedChunk> chunk = staging_.Check(body.substr(0, parsed->head_bytes), payload, /*untrusted=*/false);
   if (!chunk.ok()) return absl::DataLossError(chunk.status().message());
-  staging_.Add(*std::move(chunk), std::string(payload), at);
+  std::string kept = staging_.TakeSpare();
+  kept.assign(payload.data(), payload.size());
+  staging_.Add(*std::move(chunk), std::move(kept), at);
   return absl::OkStatus();
 }
 

@@ -74,6 +74,9 @@ class Replica {
   absl::Status Replay(const RecordHeader& header, const LogPosition& at, absl::string_view body,
                       absl::FunctionRef<void(std::shared_ptr<const Decision>)> decided, absl::FunctionRef<void(size_t block)> before_change,
                       absl::FunctionRef<absl::Status(const Decision&)> restore);
+  // Between these two, changes share the threads of `team`, and memory of contributions is used again.
+  void BeginRecovery(ThreadTeam* team);
+  void EndRecovery();
   // Replay reads over what these say: so it comes to the same values where nothing but the log is left.
   void LeaveOut(std::vector<UndoneRange> undone) { undone_ = std::move(undone); }
   // Highest decision that Replay has seen; 0: none.

@@ -1,5 +1,6 @@
 #include "server/shard/shard_values.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,14 +13,18 @@
 namespace ballast {
 namespace {
 
+bool Carried(absl::Span<const Contribution* const> parts, size_t block) {
+  return std::any_of(parts.begin(), parts.end(), [&](const Contribution* part) { return !part->blocks[block].bytes.empty(); });
+}
+
 // The parts that carry block `block`, in the order of the decision.
-void Collect(absl::Span<const Contribution* const> parts, absl::Span<const Part> decided, size_t block, std::vector<EncodedPart>* out) {
-  out->clear();
+std::vector<EncodedPart> Collect(absl::Span<const Contribution* const> parts, absl::Span<const Part> decided, size_t block) {
+  std::vector<EncodedPart> out;
   for (size_t i = 0; i < parts.size(); ++i) {
     const Contribution::Encoded& encoded = parts[i]->blocks[block];
-    if (encoded.bytes.empty()) continue;
-    out->push_back({encoded.codec, encoded.bytes, decided.empty() ? 0 : decided[i].rows});
+    if (!encoded.bytes.empty()) out.push_back({encoded.codec, encoded.bytes, decided.empty() ? 0 : decided[i].rows});
   }
+  return out;
 }
 
 }  // namespace
@@ -50,42 +55,52 @@ absl::Status ShardValues::CheckStep(const Decision& d) const {
 
 void ShardValues::Apply(const Decision& d, absl::Span<const Contribution* const> parts,
                         absl::FunctionRef<void(size_t block)> before_change) {
-  std::vector<EncodedPart> carried;
   for (size_t b = 0; b < blocks_->size(); ++b) {
-    Collect(parts, d.parts, b, &carried);
-    if (carried.empty()) continue;
+    if (!Carried(parts, b)) continue;
     before_change(b);
-    BlockUpdate update;
-    update.parts = carried;
-    if (d.kind == DecisionKind::kInit) {
-      update.rule = UpdateRule::kSet;
-      kernels_->ClearSlots(state_.blocks[b]);
-    } else {
-      const TensorSpec& tensor = blocks_->tensor(b);
-      update.rule = tensor.rule;
-      update.kernel_id = d.kernel_id;
-      update.hyper = absl::MakeConstSpan(d.hyper).subspan(tensor.group * kHyperPerGroup, kHyperPerGroup);
-      update.scale = StepScale(d);
-    }
-    kernels_->Apply(update, state_.blocks[b]);
+    if (team_ == nullptr) ApplyBlock(d, parts, b);
   }
+  if (team_ == nullptr) return;
+  team_->ForEach(blocks_->size(), [&](size_t b) {
+    if (Carried(parts, b)) ApplyBlock(d, parts, b);
+  });
+}
+
+void ShardValues::ApplyBlock(const Decision& d, absl::Span<const Contribution* const> parts, size_t block) {
+  const std::vector<EncodedPart> carried = Collect(parts, d.parts, block);
+  BlockUpdate update;
+  update.parts = carried;
+  if (d.kind == DecisionKind::kInit) {
+    update.rule = UpdateRule::kSet;
+    kernels_->ClearSlots(state_.blocks[block]);
+  } else {
+    const TensorSpec& tensor = blocks_->tensor(block);
+    update.rule = tensor.rule;
+    update.kernel_id = d.kernel_id;
+    update.hyper = absl::MakeConstSpan(d.hyper).subspan(tensor.group * kHyperPerGroup, kHyperPerGroup);
+    update.scale = StepScale(d);
+  }
+  kernels_->Apply(update, state_.blocks[block]);
 }
 
 double ShardValues::NormOfSum(absl::Span<const Contribution* const> parts) const {
   double norm2 = 0;
-  std::vector<EncodedPart> carried;
   for (size_t b = 0; b < blocks_->size(); ++b) {
     if (blocks_->tensor(b).rule != UpdateRule::kOpt) continue;
-    Collect(parts, {}, b, &carried);
+    const std::vector<EncodedPart> carried = Collect(parts, {}, b);
     if (!carried.empty()) norm2 += kernels_->NormOfSum(carried, blocks_->block(b).count);
   }
   return norm2;
 }
 
 uint64_t ShardValues::Root() const {
-  std::vector<uint64_t> hashes;
-  hashes.reserve(blocks_->size());
-  for (const BlockState& block : state_.blocks) hashes.push_back(kernels_->Hash(block));
+  std::vector<uint64_t> hashes(blocks_->size());
+  const auto hash = [&](size_t b) { hashes[b] = kernels_->Hash(state_.blocks[b]); };
+  if (team_ != nullptr) {
+    team_->ForEach(hashes.size(), hash);
+  } else {
+    for (size_t b = 0; b < hashes.size(); ++b) hash(b);
+  }
   return RootHash(hashes);
 }
 

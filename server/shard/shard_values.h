@@ -17,6 +17,7 @@
 #include "server/shard/run_shard.h"
 #include "server/shard/shard_blocks.h"
 #include "server/shard/staging.h"
+#include "server/shard/thread_team.h"
 
 namespace ballast {
 
@@ -31,6 +32,9 @@ class ShardValues {
   // STEP or INIT: `parts[i]` is the contribution of d.parts[i]. Calls `before_change(block)` before each block that changes, in ascending
   // order.
   void Apply(const Decision& d, absl::Span<const Contribution* const> parts, absl::FunctionRef<void(size_t block)> before_change);
+
+  // Apply and Root share the blocks among these threads; null: the caller does all. `team` lives until another is set.
+  void ShareWork(ThreadTeam* team) { team_ = team; }
 
   // Squared norm of the ordered sum of the OPT tensors.
   double NormOfSum(absl::Span<const Contribution* const> parts) const;
@@ -48,7 +52,10 @@ class ShardValues {
   ShardValues(const ShardBlocks* blocks, std::unique_ptr<Kernels> kernels, ShardState state)
       : blocks_(blocks), kernels_(std::move(kernels)), state_(std::move(state)) {}
 
+  void ApplyBlock(const Decision& d, absl::Span<const Contribution* const> parts, size_t block);
+
   const ShardBlocks* blocks_;
+  ThreadTeam* team_ = nullptr;
   std::unique_ptr<Kernels> kernels_;
   ShardState state_;
 };

@@ -131,7 +131,26 @@ Contribution* Staging::Add(CheckedChunk chunk, std::string payload, const LogPos
 
 void Staging::Drop(Session& session, std::map<uint64_t, std::unique_ptr<Contribution>>::iterator it) {
   bytes_ -= it->second->payload_bytes;
+  for (std::string& payload : it->second->payloads) {
+    if (spare_bytes_ + payload.capacity() > spare_bytes_max_) break;
+    spare_bytes_ += payload.capacity();
+    spares_.push_back(std::move(payload));
+  }
   session.contributions.erase(it);
+}
+
+void Staging::KeepSpares(uint64_t bytes_max) {
+  spare_bytes_max_ = bytes_max;
+  spare_bytes_ = 0;
+  spares_ = {};
+}
+
+std::string Staging::TakeSpare() {
+  if (spares_.empty()) return {};
+  std::string spare = std::move(spares_.back());
+  spares_.pop_back();
+  spare_bytes_ -= spare.capacity();
+  return spare;
 }
 
 void Staging::Refuse(Uid uid) {

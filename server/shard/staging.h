@@ -97,6 +97,10 @@ class Staging {
   uint64_t FirstNeededSegment(uint64_t index) const;
   void ForgetSegmentsBelow(uint64_t segment) { used_by_.erase(used_by_.begin(), used_by_.lower_bound(segment)); }
 
+  // From here on payloads that are dropped are kept for TakeSpare, up to so many bytes; 0: none.
+  void KeepSpares(uint64_t bytes_max);
+  std::string TakeSpare();  // contents of something else, or empty
+
   // After recovery: norms, which the log does not hold.
   void ComputeNorms();
 
@@ -114,6 +118,9 @@ class Staging {
   std::map<uint64_t, Session> sessions_;
   uint64_t bytes_ = 0;
   uint64_t closed_below_ = 0;
+  uint64_t spare_bytes_max_ = 0;
+  uint64_t spare_bytes_ = 0;
+  std::vector<std::string> spares_;
   std::map<uint64_t, uint64_t> used_by_;  // segment -> highest decision that used a contribution with bytes in it
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import grpc
@@ -39,6 +40,9 @@ def test_startup_state_is_visible(tmp_path: Path) -> None:
         expected = server.metric("ballast_recovery_expected_bytes")
         assert 0 < server.metric("ballast_recovery_read_bytes") < expected
         assert not server.is_ready()
+        refused = cluster.ctl("run", "show", recovery_job.RUN, check=False)
+        assert refused.returncode != 0
+        assert re.search(r"recovering its runs \(\d+ of \d+ MiB read\)", refused.stderr), refused.stderr
 
         hold.unlink()
         server.await_ready()

@@ -1,5 +1,7 @@
 #include "core/kernels/cpu/cpu_kernels.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -53,6 +55,14 @@ void ApplyI64(const BlockUpdate& update, const BlockState& block) {
       values[i] += x;  // modulo 2^64: order does not matter
     }
   }
+}
+
+// First touches and address look-ups of gigabytes cost less in pages of 2 MiB. Where the system has none, nothing changes.
+void AdviseHugePages(char* memory, uint64_t bytes) {
+  constexpr uintptr_t kHugePage = 2u << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / kHugePage * kHugePage;
+  if (begin < end) (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 }
 
 class CpuKernels final : public Kernels {
@@ -144,6 +154,7 @@ absl::StatusOr<ShardState> CpuKernels::Allocate(absl::Span<const BlockShape> sha
   // calloc: large memory comes zeroed from the system, page by page when it is first written.
   char* memory = static_cast<char*>(std::calloc(total + kAlign, 1));
   if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no memory for a shard's state of ", total, " bytes"));
+  AdviseHugePages(memory, total);
   ShardState out;
   out.memory = std::shared_ptr<void>(memory, [](void* p) { std::free(p); });
   memory += (kAlign - reinterpret_cast<uintptr_t>(memory) % kAlign) % kAlign;
