@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <deque>
-#include <limits>
 #include <map>
 #include <thread>
 #include <utility>
@@ -12,10 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
-#include "core/record/chunk.h"
 #include "core/record/decision.h"
 #include "core/record/log_record.h"
 #include "server/failpoint.h"
@@ -24,7 +19,9 @@
 #include "server/shard/checkpoint_store.h"
 #include "server/shard/checkpointer.h"
 #include "server/shard/decision_index.h"
+#include "server/shard/owner_queue.h"
 #include "server/shard/publisher.h"
+#include "server/shard/push_intake.h"
 #include "server/shard/recovery.h"
 #include "server/shard/recovery_progress.h"
 #include "server/shard/replica.h"
@@ -32,9 +29,6 @@
 
 namespace ballast {
 namespace {
-
-// The owner pays one owed block after so many tasks even when it is never idle.
-constexpr int kTasksPerPaidBlock = 8;
 
 // Reading, checking and copying a log, beside applying it: measured with tools/bench/recovery.
 constexpr double kReadSecondsPerByte = 1.5e-9;
@@ -50,15 +44,14 @@ class RunShardImpl : public RunShard {
         events_(events),
         metrics_(metrics),
         replica_(std::move(replica)),
+        intake_(&options_, replica_.get(), events, metrics),
         decisions_(options_.dir),
-        publisher_([this] { Post([this] { Publish(); }); }),
-        checkpointer_(std::make_unique<Checkpointer>(MakeCheckpointerOptions(), store, &replica_->blocks(), &replica_->values())) {}
+        publisher_([this] { queue_.Post([this] { Publish(); }); }),
+        checkpointer_(std::make_unique<Checkpointer>(MakeCheckpointerOptions(), store, &replica_->blocks(), &replica_->values())),
+        queue_(options_.queue_bytes_max, metrics) {}
 
   ~RunShardImpl() override {
-    {
-      absl::MutexLock lock(&mu_);
-      stop_ = true;
-    }
+    queue_.Stop();
     if (thread_.joinable()) thread_.join();
     publisher_.Close();
     checkpointer_.reset();  // may wait for the log
@@ -66,7 +59,6 @@ class RunShardImpl : public RunShard {
     if (metrics_ != nullptr) {
       metrics_->AddLogDebt(-debt_);
       metrics_->AddDebtSeconds(-debt_seconds_);
-      metrics_->AddQueueBytes(-static_cast<int64_t>(queue_bytes_));
     }
   }
 
@@ -75,7 +67,7 @@ class RunShardImpl : public RunShard {
 
   ShardPosition Position() override {
     ShardPosition out;
-    RunOnOwner([&] {
+    queue_.RunAndWait([&] {
       const ReplicaPosition& p = replica_->position();
       out = {options_.shard, options_.incarnation, p.index, p.version, p.chain, {}};
       const uint64_t synced = log_->synced_sequence();
@@ -91,23 +83,10 @@ class RunShardImpl : public RunShard {
   }
 
   absl::Status Push(PushedChunk&& chunk, std::function<void(const PushResult&)> done) override {
-    const uint64_t bytes = chunk.head.size() + chunk.payload.size();
-    {
-      absl::MutexLock lock(&mu_);
-      if (queue_bytes_ > 0 && queue_bytes_ + bytes > options_.queue_bytes_max) {
-        return absl::ResourceExhaustedError(absl::StrCat(queue_bytes_, " bytes of chunks wait for the shard already"));
-      }
-      queue_bytes_ += bytes;
+    return queue_.Push(chunk.head.size() + chunk.payload.size(), [&]() -> OwnerQueue::Task {
       auto taken = std::make_shared<PushedChunk>(std::move(chunk));
-      pushes_.push_back([this, taken, bytes, done = std::move(done)] {
-        HandleChunk(*taken, done);
-        absl::MutexLock lock(&mu_);
-        queue_bytes_ -= bytes;
-        if (metrics_ != nullptr) metrics_->AddQueueBytes(-static_cast<int64_t>(bytes));
-      });
-    }
-    if (metrics_ != nullptr) metrics_->AddQueueBytes(static_cast<int64_t>(bytes));
-    return absl::OkStatus();
+      return [this, taken, done = std::move(done)] { intake_.Take(*taken, done); };
+    });
   }
 
   void AppendDecision(std::shared_ptr<const Decision> decision) override {
@@ -121,11 +100,11 @@ class RunShardImpl : public RunShard {
   }
 
   void Deliver(std::shared_ptr<const Decision> decision) override {
-    Post([this, decision = std::move(decision)] { HandleDecision(decision); });
+    queue_.Post([this, decision = std::move(decision)] { HandleDecision(decision); });
   }
 
   void QueryNorm(NormQuery query) override {
-    Post([this, query = std::move(query)] {
+    queue_.Post([this, query = std::move(query)] {
       absl::StatusOr<double> norm2 = replica_->Norm(query.uids);
       if (!norm2.ok()) return Fail(norm2.status());
       events_->OnNorm(query.query, *norm2);
@@ -133,11 +112,11 @@ class RunShardImpl : public RunShard {
   }
 
   void OnManifestCommitted(ManifestCommitted manifest) override {
-    Post([this, manifest = std::move(manifest)] { HandleManifest(manifest); });
+    queue_.Post([this, manifest = std::move(manifest)] { HandleManifest(manifest); });
   }
 
   void ReportAgain() override {
-    Post([this] {
+    queue_.Post([this] {
       if (options_.coordinator_log) {
         for (const Contribution* held : replica_->staging().Complete()) events_->OnOwnLog(held->uid);
       }
@@ -163,7 +142,7 @@ class RunShardImpl : public RunShard {
 
   uint64_t StateHash(uint64_t* version) override {
     uint64_t hash = 0;
-    RunOnOwner([&] {
+    queue_.RunAndWait([&] {
       hash = replica_->values().Root();
       if (version != nullptr) *version = replica_->position().version;
     });
@@ -173,38 +152,14 @@ class RunShardImpl : public RunShard {
   double ReplaySeconds() const override { return debt_seconds_; }
 
  private:
-  using Task = std::function<void()>;
-
   CheckpointerOptions MakeCheckpointerOptions();
   SegmentLogOptions MakeLogOptions(std::string run_record);
 
-  // Ahead of the pushes that wait: a decision never waits for bytes of later steps.
-  void Post(Task task) {
-    absl::MutexLock lock(&mu_);
-    queue_.push_back(std::move(task));
-  }
-  // Behind the pushes that wait, so that the answer includes them.
-  void RunOnOwner(absl::FunctionRef<void()> what) {
-    absl::Notification done;
-    {
-      absl::MutexLock lock(&mu_);
-      pushes_.push_back([&] {
-        what();
-        done.Notify();
-      });
-    }
-    done.WaitForNotification();
-  }
   void Run();
   void RefuseRest();
   void Fail(const absl::Status& status);
 
   // ---- owner
-  void HandleChunk(PushedChunk& chunk, const std::function<void(const PushResult&)>& done);
-  void TakeChunk(PushedChunk& chunk, CheckedChunk checked, const std::function<void(const PushResult&)>& done);
-  void OnComplete(const Contribution& held, const std::function<void(const PushResult&)>& done);
-  void AnswerHeld(Uid uid, const std::function<void(const PushResult&)>& done);
-  void RefusePush(Uid uid, const absl::Status& why, const std::function<void(const PushResult&)>& done);
   void HandleDecision(const std::shared_ptr<const Decision>& decision);
   void AfterApply(const Decision& d);
   void HandleManifest(const ManifestCommitted& manifest);
@@ -222,11 +177,11 @@ class RunShardImpl : public RunShard {
 
   // Owner.
   std::unique_ptr<Replica> replica_;
+  PushIntake intake_;
   std::map<uint64_t, CheckpointMeta> checkpoints_;  // finished, by version
-  bool closing_ = false;
-  double apply_seconds_ = 0;                     // of every decision so far, of the replayed ones too
-  std::map<uint64_t, double> apply_before_cut_;  // apply_seconds_ at the cut of a checkpoint, by version
-  double apply_covered_ = 0;                     // up to the newest manifest
+  double apply_seconds_ = 0;                        // of every decision so far, of the replayed ones too
+  std::map<uint64_t, double> apply_before_cut_;     // apply_seconds_ at the cut of a checkpoint, by version
+  double apply_covered_ = 0;                        // up to the newest manifest
 
   std::unique_ptr<SegmentLog> log_;
   absl::Mutex append_mu_;  // decisions enter log and index in the same order; taken by the coordinator's thread (shard 0) or the owner
@@ -239,12 +194,7 @@ class RunShardImpl : public RunShard {
   std::atomic<int64_t> debt_{0};  // bytes of log that a restart would read
   std::atomic<double> debt_seconds_{0};
 
-  absl::Mutex mu_;
-  std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
-  std::deque<Task> pushes_ ABSL_GUARDED_BY(mu_);
-  uint64_t queue_bytes_ ABSL_GUARDED_BY(mu_) = 0;
-  bool room_ ABSL_GUARDED_BY(mu_) = false;  // an owed block could be paid
-  bool stop_ ABSL_GUARDED_BY(mu_) = false;
+  OwnerQueue queue_;
   std::thread thread_;
 };
 
@@ -253,17 +203,14 @@ CheckpointerOptions RunShardImpl::MakeCheckpointerOptions() {
   o.ring_bytes_max = options_.ring_bytes_max;
   o.on_done = [this](const CheckpointMeta& meta, double seconds) {
     if (metrics_ != nullptr) metrics_->CheckpointDone(seconds, meta.digest.bytes, UnixSeconds());
-    Post([this, meta] { checkpoints_[meta.position.version] = meta; });
+    queue_.Post([this, meta] { checkpoints_[meta.position.version] = meta; });
     events_->OnCheckpointed(meta.position.version, meta.digest);
   };
   o.on_failed = [this](const absl::Status& s) {
     if (metrics_ != nullptr) metrics_->CheckpointFailed();
     Fail(s);
   };
-  o.on_room = [this] {
-    absl::MutexLock lock(&mu_);
-    room_ = true;
-  };
+  o.on_room = [this] { queue_.TellRoom(); };
   return o;
 }
 
@@ -321,6 +268,7 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
   absl::StatusOr<std::unique_ptr<SegmentLog>> log = SegmentLog::Open(MakeLogOptions(EncodeRunRecord(record)), recovered->log);
   if (!log.ok()) return log.status();
   log_ = *std::move(log);
+  intake_.Use(log_.get());
   if (absl::Status s = PutLogBegun(*store_, replica_->blocks().spec().name, replica_->blocks().generation()); !s.ok()) return s;
   BALLAST_FAILPOINT("log-begun");
   const ReplicaPosition& position = replica_->position();
@@ -329,10 +277,7 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
                             {"version", absl::StrCat(position.version)},
                             {"index", absl::StrCat(position.index)},
                             {"hash", absl::StrFormat("%016x", replica_->values().Root())}});
-  {
-    absl::MutexLock lock(&mu_);
-    room_ = true;
-  }
+  queue_.TellRoom();
   BALLAST_FAILPOINT("run-recovered");
   Publish();
   thread_ = std::thread([this] { Run(); });
@@ -340,114 +285,17 @@ absl::Status RunShardImpl::Recover(const std::string& run_record) {
 }
 
 void RunShardImpl::Run() {
-  for (int tasks = 0;; ++tasks) {
-    Task task;
-    {
-      absl::MutexLock lock(&mu_);
-      const auto work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || !queue_.empty() || !pushes_.empty() || room_; };
-      mu_.Await(absl::Condition(&work));
-      if (stop_) break;
-      room_ = false;  // before PayOne: room that comes while it runs must not be forgotten
-      std::deque<Task>& next = queue_.empty() ? pushes_ : queue_;
-      if (!next.empty()) {
-        task = std::move(next.front());
-        next.pop_front();
-      }
-    }
-    if (task) task();
-    const bool more = !task || tasks % kTasksPerPaidBlock == 0 ? checkpointer_->PayOne() : checkpointer_->owing();
-    if (!more) continue;
-    absl::MutexLock lock(&mu_);
-    room_ = true;
-  }
-  RefuseRest();
-}
-
-// Whoever waits for an answer gets one: the far end of a stream would wait for ever.
-void RunShardImpl::RefuseRest() {
-  closing_ = true;
-  std::deque<Task> rest;
-  {
-    absl::MutexLock lock(&mu_);
-    rest.swap(pushes_);
-  }
-  for (const Task& task : rest) task();
+  queue_.Run([this](bool must) { return must ? checkpointer_->PayOne() : checkpointer_->owing(); });
+  // Whoever waits for an answer gets one: the far end of a stream would wait for ever.
+  intake_.Close();
+  for (const OwnerQueue::Task& task : queue_.TakeRest()) task();
 }
 
 void RunShardImpl::Fail(const absl::Status& status) {
   if (failed_.exchange(true)) return;
+  intake_.Close();
   LogError("a shard failed and stops", {{"run", replica_->blocks().spec().name}, {"error", std::string(status.message())}});
   events_->OnFailed(status);
-}
-
-// ---- push ----
-
-void RunShardImpl::HandleChunk(PushedChunk& chunk, const std::function<void(const PushResult&)>& done) {
-  if (failed_ || closing_) {
-    if (chunk.last) RefusePush(chunk.uid, absl::UnavailableError("STOPPED: the server is stopping"), done);
-    return;
-  }
-  Staging& staging = replica_->staging();
-  const absl::StatusOr<Staging::Verdict> verdict = staging.Offer(chunk.uid, chunk.index, chunk.payload.size(), /*untrusted=*/true);
-  if (!verdict.ok()) {
-    if (chunk.uid.session < staging.closed_below() && !chunk.last) return;  // one answer, at its last chunk
-    return RefusePush(chunk.uid, verdict.status(), done);
-  }
-  switch (*verdict) {
-    case Staging::Verdict::kIgnore:
-      return;
-    case Staging::Verdict::kHeld:
-      if (chunk.last) AnswerHeld(chunk.uid, done);
-      return;
-    case Staging::Verdict::kTake:
-      break;
-  }
-  absl::StatusOr<CheckedChunk> checked = staging.Check(chunk.head, chunk.payload, /*untrusted=*/true);
-  if (!checked.ok()) return RefusePush(chunk.uid, checked.status(), done);
-  const ChunkHead& head = checked->head;
-  if (Uid{head.session, head.uid} != chunk.uid || head.index != chunk.index || head.last != chunk.last) {
-    return RefusePush(chunk.uid, absl::InvalidArgumentError("BAD_BLOCK: the chunk's head was changed on its way"), done);
-  }
-  TakeChunk(chunk, *std::move(checked), done);
-}
-
-void RunShardImpl::TakeChunk(PushedChunk& chunk, CheckedChunk checked, const std::function<void(const PushResult&)>& done) {
-  const absl::string_view body[] = {chunk.head, chunk.payload};
-  BALLAST_FAILPOINT("contribution-append");
-  absl::StatusOr<LogPosition> at = LogPosition();
-  if (replica_->LogsContributions()) at = log_->Append(RecordKind::kContribution, body, nullptr);
-  if (!at.ok()) return RefusePush(chunk.uid, absl::UnavailableError(absl::StrCat("STOPPED: ", at.status().message())), done);
-  BALLAST_FAILPOINT("contribution-appended");
-  const bool first = checked.head.index == 0;
-  Contribution* held = replica_->staging().Add(std::move(checked), std::move(chunk.payload), *at);
-  if (first) held->started = Seconds();
-  if (held->complete) OnComplete(*held, done);
-}
-
-void RunShardImpl::OnComplete(const Contribution& held, const std::function<void(const PushResult&)>& done) {
-  if (options_.coordinator_log) events_->OnOwnLog(held.uid);
-  auto answer = [this, done, started = held.started,
-                 result = PushResult{held.uid, options_.incarnation, held.checksum, held.norm2, "", ""}] {
-    BALLAST_FAILPOINT("receipt-send");
-    if (metrics_ != nullptr && started != 0) metrics_->PushDone(Seconds() - started);
-    done(result);
-    BALLAST_FAILPOINT("receipt-sent");
-  };
-  if (ReceiptDue(options_.rules, options_.coordinator_log, /*synced=*/false)) return answer();
-  log_->WhenSynced(held.last.sequence, std::move(answer));
-}
-
-void RunShardImpl::AnswerHeld(Uid uid, const std::function<void(const PushResult&)>& done) {
-  if (const Contribution* held = replica_->staging().Find(uid); held != nullptr) return OnComplete(*held, done);
-  const DecidedReceipt receipt = *replica_->staging().FindDecided(uid);
-  done({uid, options_.incarnation, receipt.checksum, receipt.norm2, "", ""});
-}
-
-void RunShardImpl::RefusePush(Uid uid, const absl::Status& why, const std::function<void(const PushResult&)>& done) {
-  replica_->staging().Refuse(uid);
-  if (metrics_ != nullptr) metrics_->PushRefused();
-  const std::pair<std::string, std::string> name_and_detail = absl::StrSplit(why.message(), absl::MaxSplits(": ", 1));
-  done({uid, options_.incarnation, 0, 0, name_and_detail.first, name_and_detail.second});
 }
 
 // ---- decisions ----
@@ -518,8 +366,7 @@ void RunShardImpl::AfterApply(const Decision& d) {
   apply_before_cut_[d.version] = apply_seconds_;
   const uint64_t appended = decisions_.SequenceOf(d.index);
   checkpointer_->Begin(replica_->position(), [this, appended] { return log_->WaitSynced(appended); });
-  absl::MutexLock lock(&mu_);
-  room_ = true;
+  queue_.TellRoom();
 }
 
 void RunShardImpl::HandleManifest(const ManifestCommitted& manifest) {
