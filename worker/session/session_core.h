@@ -123,6 +123,7 @@ class SessionCore {
     std::vector<uint64_t> versions;  // by shard; kNoBlocks where it owns nothing
     uint64_t Oldest() const;
   };
+  static const Batch& InitBatch();  // the reserved one that brings the initial weights
 
   void On(const Grant& grant);
   void On(const Done& done);
