@@ -13,7 +13,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "server/storage/files.h"
 #include "server/storage/high_mark.h"
 #include "server/storage/segment_prefetch.h"
@@ -22,10 +21,6 @@ namespace ballast {
 namespace {
 
 constexpr absl::string_view kSuffix = ".log";
-
-absl::Status Loss(const std::string& dir, uint64_t segment, uint64_t offset, absl::string_view what) {
-  return absl::DataLossError(absl::StrCat(SegmentPath(dir, segment), " at byte ", offset, ": ", what));
-}
 
 // What was synced is what the mark says at least; a log that never had a mark is believed as it is.
 absl::Status CheckAgainstMark(const std::string& dir, const LogEnd& end) {
@@ -36,76 +31,13 @@ absl::Status CheckAgainstMark(const std::string& dir, const LogEnd& end) {
   if (end.tail_segment == 0) {
     return absl::DataLossError(absl::StrCat("no record is left of the log in ", dir, ", but record ", *mark, " was on disk"));
   }
-  return Loss(dir, end.tail_segment, end.tail_offset,
-              absl::StrCat("the log ends at record ", end.next_sequence - 1, ", but record ", *mark, " was on disk: records are lost"));
+  return SegmentLoss(
+      dir, end.tail_segment, end.tail_offset,
+      absl::StrCat("the log ends at record ", end.next_sequence - 1, ", but record ", *mark, " was on disk: records are lost"));
 }
-
-// Reads segment after segment and keeps the place where the log stands.
-class Reader {
- public:
-  using Visit = absl::FunctionRef<absl::Status(const RecordHeader&, const LogPosition&, absl::string_view)>;
-  Reader(const std::string& dir, Visit visit) : dir_(dir), visit_(visit) {}
-
-  absl::Status ReadSegment(uint64_t segment, absl::string_view bytes) {
-    end_.last_segment = segment;
-    if (segment == 1) anchored_ = true;  // the log from its first record on: sequence 1, chain 0
-
-    SegmentScanner scanner = anchored_ ? SegmentScanner(bytes, segment, end_.next_sequence, end_.chain) : SegmentScanner(bytes, segment);
-    ScanResult result = scanner.Next();
-    if (result != ScanResult::kRecord) return NothingHere(segment, bytes, scanner, result);
-    for (; result == ScanResult::kRecord; result = scanner.Next()) {
-      anchored_ = true;
-      const RecordHeader& header = scanner.header();
-      if (header.kind == RecordKind::kPad) continue;
-      const LogPosition at{header.sequence, segment, scanner.record_offset()};
-      if (absl::Status s = visit_(header, at, scanner.body()); !s.ok()) return s;
-    }
-    end_.next_sequence = scanner.next_sequence();
-    end_.chain = scanner.last_chain();
-    end_.tail_segment = segment;
-    end_.tail_offset = scanner.offset();
-    end_.bytes += scanner.offset();
-    if (result == ScanResult::kCorrupt) return Corrupt(segment, scanner);
-    if (result == ScanResult::kTorn) NoteTorn(segment, scanner.offset());
-    return absl::OkStatus();
-  }
-
-  const LogEnd& end() const { return end_; }
-
- private:
-  absl::Status Corrupt(uint64_t segment, const SegmentScanner& scanner) const {
-    return Loss(dir_, segment, scanner.offset(), scanner.status().message());
-  }
-
-  void NoteTorn(uint64_t segment, uint64_t offset) {
-    end_.torn_segment = segment;
-    end_.torn_offset = offset;
-  }
-
-  // A segment whose first record does not continue the log. It may hold what a crash left of unsynced writes, or nothing yet. But if any
-  // record in it knew that the missing ones were on disk, they are lost.
-  absl::Status NothingHere(uint64_t segment, absl::string_view bytes, const SegmentScanner& scanner, ScanResult result) {
-    const uint64_t synced = HighestSynced(bytes, segment);
-    if (anchored_ && synced >= end_.next_sequence) {
-      return Loss(dir_, segment, 0,
-                  absl::StrCat("the log before it ends at record ", end_.next_sequence - 1, ", but record ", synced,
-                               " was on disk: records are lost"));
-    }
-    // The oldest segment was complete when the ones before it were cut: what is wrong in it is damage.
-    if (result == ScanResult::kCorrupt || (result == ScanResult::kTorn && !anchored_)) return Corrupt(segment, scanner);
-    if (result != ScanResult::kEnd) NoteTorn(segment, 0);
-    return absl::OkStatus();
-  }
-
-  const std::string dir_;
-  const Visit visit_;
-  bool anchored_ = false;  // end_.next_sequence and end_.chain are known
-  LogEnd end_;
-};
 
 }  // namespace
 
-std::string SegmentPath(const std::string& dir, uint64_t segment) { return absl::StrFormat("%s/%08d.log", dir, segment); }
 std::string SyncedMarkPath(const std::string& dir) { return dir + "/SYNCED"; }
 
 absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir) {
@@ -154,7 +86,7 @@ absl::StatusOr<LogEnd> ReadLog(const std::string& dir, bool sync_first,
   std::vector<std::string> paths;
   for (uint64_t segment : *segments) paths.push_back(SegmentPath(dir, segment));
   SegmentPrefetch prefetch(std::move(paths), sync_first);
-  Reader reader(dir, visit);
+  LogWalk walk(dir, visit);
   for (size_t i = 0; i < segments->size(); ++i) {
     const uint64_t segment = (*segments)[i];
     if (i > 0 && segment != (*segments)[i - 1] + 1) {
@@ -162,11 +94,11 @@ absl::StatusOr<LogEnd> ReadLog(const std::string& dir, bool sync_first,
     }
     absl::StatusOr<FileBytes> bytes = prefetch.Next();
     if (!bytes.ok()) return bytes.status();
-    if (absl::Status s = reader.ReadSegment(segment, bytes->view()); !s.ok()) return s;
+    if (absl::Status s = walk.Segment(segment, bytes->view()); !s.ok()) return s;
     prefetch.Reuse(*std::move(bytes));
   }
-  if (absl::Status s = CheckAgainstMark(dir, reader.end()); !s.ok()) return s;
-  return reader.end();
+  if (absl::Status s = CheckAgainstMark(dir, walk.end()); !s.ok()) return s;
+  return walk.end();
 }
 
 absl::StatusOr<std::string> ReadRecordAt(const std::string& dir, const LogPosition& at, RecordKind kind) {
@@ -179,7 +111,7 @@ absl::StatusOr<std::string> ReadRecordAt(const std::string& dir, const LogPositi
       const ssize_t n = ::pread(fd.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return FileError(absl::StrCat("read at byte ", offset, " of"), path, errno);
-      if (n == 0) return Loss(dir, at.segment, offset, "the file ends inside a record");
+      if (n == 0) return SegmentLoss(dir, at.segment, offset, "the file ends inside a record");
       done += static_cast<size_t>(n);
     }
     return out;
@@ -187,9 +119,9 @@ absl::StatusOr<std::string> ReadRecordAt(const std::string& dir, const LogPositi
   absl::StatusOr<std::string> raw = read(at.offset, kRecordHeaderBytes);
   if (!raw.ok()) return raw.status();
   absl::StatusOr<RecordHeader> header = ParseRecordHeader(*raw);
-  if (!header.ok()) return Loss(dir, at.segment, at.offset, header.status().message());
+  if (!header.ok()) return SegmentLoss(dir, at.segment, at.offset, header.status().message());
   if (header->segment != at.segment || header->sequence != at.sequence || header->kind != kind || header->body_bytes > kRecordBodyMax) {
-    return Loss(dir, at.segment, at.offset, absl::StrCat("expected record ", at.sequence, ", found ", header->sequence));
+    return SegmentLoss(dir, at.segment, at.offset, absl::StrCat("expected record ", at.sequence, ", found ", header->sequence));
   }
   absl::StatusOr<std::string> body = read(at.offset + kRecordHeaderBytes, header->body_bytes);
   if (!body.ok()) return body;
@@ -197,7 +129,7 @@ absl::StatusOr<std::string> ReadRecordAt(const std::string& dir, const LogPositi
   char encoded[kRecordHeaderBytes];
   const absl::string_view piece = *body;
   EncodeRecordHeader(again, absl::MakeConstSpan(&piece, 1), absl::MakeSpan(encoded));
-  if (again.chain != header->chain) return Loss(dir, at.segment, at.offset, "the record does not match its checksum");
+  if (again.chain != header->chain) return SegmentLoss(dir, at.segment, at.offset, "the record does not match its checksum");
   return body;
 }
 

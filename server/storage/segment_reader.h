@@ -13,17 +13,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/record/log_record.h"
+#include "server/storage/log_walk.h"
 
 namespace ballast {
 
-// Where a record is.
-struct LogPosition {
-  uint64_t sequence = 0;
-  uint64_t segment = 0;
-  uint64_t offset = 0;  // in the segment
-};
-
-std::string SegmentPath(const std::string& dir, uint64_t segment);
 // HighMark (high_mark.h) of the log: the highest sequence number that was synced, as its writer last said.
 std::string SyncedMarkPath(const std::string& dir);
 // Numbers of the segments in `dir`, ascending; empty when there is no such directory.
@@ -32,18 +25,6 @@ absl::StatusOr<std::vector<uint64_t>> ListSegments(const std::string& dir);
 absl::StatusOr<uint64_t> LogFileBytes(const std::string& dir);
 // Names of recycled files that wait for another use.
 absl::StatusOr<std::vector<std::string>> ListSpares(const std::string& dir);
-
-// Where a log ends, and how it goes on: always in a new segment, so that nothing that was written once is written again.
-struct LogEnd {
-  uint64_t last_segment = 0;  // highest number in the directory, 0: none
-  uint64_t next_sequence = 1;
-  uint64_t chain = 0;
-  uint64_t tail_segment = 0;  // of the last good record, 0: none
-  uint64_t tail_offset = 0;   // its end
-  uint64_t bytes = 0;         // of all good records
-  uint64_t torn_segment = 0;  // where unsynced bytes were dropped, 0: nowhere
-  uint64_t torn_offset = 0;
-};
 
 // Visits every record but PADs, in order. `body` lives until `visit` returns; its error ends the reading and is returned. A log that ends
 // before its synced mark has lost something, however much its end looks like a torn tail: DataLoss.

@@ -27,8 +27,8 @@ FOLDER = Path(__file__).resolve().parent
 CORPUS_BYTES_MAX = 120_000
 # The entropic schedule costs more than most targets: without it two to eight times as many inputs are tried.
 LIMITS = ("-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-malloc_limit_mb=512", "-print_final_stats=1", "-entropic=0")
-# Short stacks of allocations and a small quarantine: a campaign gets twice as far, and what it finds is shown again with whole stacks.
-CAMPAIGN = "detect_leaks=1:allocator_may_return_null=0:malloc_context_size=2:quarantine_size_mb=16:thread_local_quarantine_size_kb=64"
+# No stacks of allocations and a small quarantine: a campaign gets twice as far, and what it finds is shown again with whole stacks.
+CAMPAIGN = "detect_leaks=1:allocator_may_return_null=0:malloc_context_size=0:quarantine_size_mb=16:thread_local_quarantine_size_kb=64"
 FINDING = "detect_leaks=1:allocator_may_return_null=0"
 
 

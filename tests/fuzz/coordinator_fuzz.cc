@@ -1,17 +1,13 @@
-// core/coordinator under any sequence of inputs: honest ones, so that it gets far, and hostile ones in between. After each input its
-// outputs are checked against a plain record of what was granted and decided:
-//   - a batch is in at most one decision, and only as it was granted; a step has rows, and its numbers are finite
-//   - nothing is acknowledged, or told to be trained, before its decision is durable
+// core/coordinator under any sequence of inputs: honest ones, so that it gets far, and hostile ones in between; with rollbacks, crashes and
+// restarts from what is on disk. After each input its outputs are checked against coordinator_record.h, and:
 //   - a restart from what is durable is never refused, and the counters are the sums over the decisions
 //   - an input causes a bounded number of outputs, and every refusal says why
 #include "core/coordinator/coordinator.h"
 
-#include <cmath>
 #include <map>
-#include <set>
 #include <vector>
 
-#include "core/record/decision.h"
+#include "tests/fuzz/coordinator_record.h"
 #include "tests/fuzz/input.h"
 
 namespace ballast {
@@ -34,6 +30,7 @@ class Fuzzer {
     spec.skips_max = (kind & 16) != 0 ? 2 : 1000;
     spec.checkpoint_versions = (kind & 32) != 0 ? 3 : 0;
     spec.reduction = (kind & 64) != 0 ? Reduction::kSum : Reduction::kMean;
+    spec.durability = (kind & 24) == 24 ? Durability::kCheckpoint : Durability::kLog;
     spec.lease_ms = 5000;
     spec.linger_ms = 500;
     config_.shards = 1 + (kind >> 7);
@@ -131,8 +128,10 @@ class Fuzzer {
         coordinator_->OnDisk(in_.U32(), in_.Bool(), "full", now_ms_);
         break;
       case 18:
-      case 19:
         MakeDurable();
+        break;
+      case 19:
+        MakeSomeDurable();
         break;
       case 20:
         Request();
@@ -171,14 +170,15 @@ class Fuzzer {
         coordinator_->RequestCheckpoint(4, now_ms_);
         break;
       default:
-        if (in_.Byte() % 8 == 0) coordinator_->Stop("by request", now_ms_);
+        if (in_.Byte() % 8 == 0) return coordinator_->Stop("by request", now_ms_);
+        coordinator_->Rollback(6, AnyManifest(), now_ms_);
     }
   }
 
   // What a driver counts whose data is just what is decided.
   void CommitHonestly(uint32_t epoch) {
     std::map<uint32_t, Coordinator::PartitionCount> counts;
-    for (const auto& [id, decided] : decided_) {
+    for (const auto& [id, decided] : record_.decided()) {
       if (id.epoch != epoch) continue;
       Coordinator::PartitionCount& c = counts[id.partition];
       c.partition = id.partition;
@@ -195,12 +195,12 @@ class Fuzzer {
     const auto feed = coordinator_->OpenFeed(epoch, partition);
     if (!feed.ok()) return fuzz::CheckRefusal(feed.status());
     if (feed->committed) {
-      FUZZ_CHECK(committed_.contains(epoch));
+      FUZZ_CHECK(record_.Committed(epoch));
       return;
     }
-    for (uint64_t seq = 0; seq < feed->trained_below; ++seq) CheckDurable({epoch, partition, seq});
+    for (uint64_t seq = 0; seq < feed->trained_below; ++seq) record_.CheckDurable({epoch, partition, seq});
     for (const SeqRange& range : feed->trained) {
-      for (uint64_t i = 0; i < range.count; ++i) CheckDurable({epoch, partition, range.first + i});
+      for (uint64_t i = 0; i < range.count; ++i) record_.CheckDurable({epoch, partition, range.first + i});
     }
   }
 
@@ -208,6 +208,10 @@ class Fuzzer {
   SessionId AnySession() {
     if (sessions_.empty() || in_.Byte() % 16 == 15) return in_.U64();
     return sessions_[in_.Below(sessions_.size())];
+  }
+  uint64_t AnyManifest() {
+    const std::vector<Manifest>& kept = record_.manifests();
+    return kept.empty() || in_.Byte() % 8 == 7 ? in_.U64() : kept[in_.Below(kept.size())].version;
   }
   Batch PlainBatch() {
     const BatchId id{1 + static_cast<uint32_t>(in_.Below(8) == 7), static_cast<uint32_t>(in_.Below(4)), in_.Below(6)};
@@ -246,7 +250,7 @@ class Fuzzer {
     s.uid = {session, ++counter_};
     s.batches = batches;
     for (const Batch& b : batches) s.rows += b.rows;
-    s.base_version = durable_ == 0 ? 0 : log_[durable_ - 1]->version;
+    s.base_version = record_.Durable().version;
     s.loss_sum = in_.Byte() % 16 == 15 ? in_.Double() : 1;
     for (uint32_t shard = 0; shard < config_.shards; ++shard) s.receipts.push_back({shard, incarnations_[shard], 1, 1});
     coordinator_->OnOwnLog(s.uid);
@@ -263,12 +267,9 @@ class Fuzzer {
   }
   void Position(uint32_t shard, bool honest) {
     if (!honest && in_.Byte() % 8 == 7) ++incarnations_[shard];
-    ShardPosition p;
+    ShardPosition p = record_.Durable();
     p.shard = shard;
     p.incarnation = incarnations_[shard];
-    p.index = durable_;
-    p.version = durable_ == 0 ? 0 : log_[durable_ - 1]->version;
-    p.chain = durable_ == 0 ? 0 : log_[durable_ - 1]->chain;
     const uint8_t lie = honest ? 0 : in_.Byte();
     if (lie == 255) p.index = in_.U64();
     if (lie == 254) p.chain = in_.U64();
@@ -280,47 +281,48 @@ class Fuzzer {
   // Everything that disk and shards owe.
   void MakeDurable() {
     for (int round = 0; round < 8; ++round) {
-      durable_ = log_.size();
-      coordinator_->OnDecisionDurable(durable_, now_ms_);
-      Drain();
-      for (const Manifest& m : std::exchange(manifests_due_, {})) {
-        std::erase_if(manifests_, [&](const Manifest& old) { return old.version == m.version; });
-        manifests_.push_back(m);
-        coordinator_->OnManifestDurable(m.version, now_ms_);
-        Drain();
-      }
-      for (const EpochRecord& e : std::exchange(epochs_due_, {})) {
-        epochs_[e.epoch] = e;
-        if (e.committed) committed_.insert(e.epoch);
-        coordinator_->OnEpochDurable(e.epoch, now_ms_);
-        Drain();
-      }
+      const uint64_t durable = SyncLog(~uint64_t{0} >> 1);
+      bool stored = false;
+      while (StoreNext()) stored = true;
       for (uint32_t s = 0; s < config_.shards; ++s) {
-        coordinator_->OnAccepted(s, durable_, config_.incarnation, now_ms_);
-        coordinator_->OnApplied(s, durable_, now_ms_);
-        if (cut_.has_value()) coordinator_->OnCheckpointed(s, *cut_, {s, 1, 1, 0}, 1, now_ms_);
+        coordinator_->OnAccepted(s, durable, config_.incarnation, now_ms_);
+        coordinator_->OnApplied(s, durable, now_ms_);
+        if (const auto cut = record_.cut(); cut.has_value()) coordinator_->OnCheckpointed(s, *cut, {s, 1, 1, 0}, 1, now_ms_);
         Drain();
       }
-      if (durable_ == log_.size() && manifests_due_.empty() && epochs_due_.empty()) return;
+      if (!stored && SyncLog(0) == SyncLog(1)) return;
     }
+  }
+  // So that a crash finds the disk between any two of them.
+  void MakeSomeDurable() {
+    SyncLog(in_.Below(4));
+    for (uint64_t n = in_.Below(6); n > 0; --n) StoreNext();
+  }
+  uint64_t SyncLog(uint64_t decisions) {
+    const uint64_t durable = record_.SyncLog(decisions);
+    coordinator_->OnDecisionDurable(durable, now_ms_);
+    Drain();
+    return durable;
+  }
+  bool StoreNext() {
+    fuzz::CoordinatorRecord::Stored stored;
+    if (!record_.StoreNext(&stored)) return false;
+    if (stored.manifest) coordinator_->OnManifestDurable(*stored.manifest, now_ms_);
+    if (stored.epoch) coordinator_->OnEpochDurable(*stored.epoch, now_ms_);
+    Drain();
+    return true;
   }
 
   void Restart() {
     ++config_.incarnation;
     ++incarnations_[0];
-    log_.resize(durable_);
+    record_.Crash();
     held_.clear();
-    manifests_due_.clear();
-    epochs_due_.clear();
-    cut_.reset();
-    decided_.clear();
-    for (const auto& d : log_) Note(*d);
-    CoordinatorState state{manifests_, {}, log_};
-    for (const auto& [number, record] : epochs_) state.epochs.push_back(record);
-    auto restored = Coordinator::Restore(config_, std::move(state), now_ms_);
+    auto restored = Coordinator::Restore(config_, record_.OnDisk(in_.Below(8)), now_ms_);
     if (!restored.ok()) std::fprintf(stderr, "%s\n", restored.status().ToString().c_str());
     FUZZ_CHECK(restored.ok());
     coordinator_ = *std::move(restored);
+    Drain();
     while (sessions_.size() > 8) sessions_.erase(sessions_.begin());  // some may resume
   }
 
@@ -329,92 +331,19 @@ class Fuzzer {
     const std::vector<Output> outputs = coordinator_->TakeOutputs();
     FUZZ_CHECK(outputs.size() <= kOutputsMax);
     for (const Output& output : outputs) {
-      if (const auto* to = std::get_if<ToSession>(&output)) Take(*to);
-      if (const auto* append = std::get_if<AppendDecision>(&output)) Take(*append->decision);
-      if (const auto* commit = std::get_if<CommitManifest>(&output)) manifests_due_.push_back(commit->manifest);
-      if (const auto* persist = std::get_if<PersistEpoch>(&output)) epochs_due_.push_back(persist->record);
-      if (const auto* reply = std::get_if<Reply>(&output); reply != nullptr && !reply->status.ok()) fuzz::CheckRefusal(reply->status);
-      if (const auto* to = std::get_if<ToShard>(&output)) FUZZ_CHECK(to->shard < config_.shards);
+      record_.Take(output);
+      if (const auto* to = std::get_if<ToSession>(&output)) Hold(*to);
     }
   }
 
-  void Take(const ToSession& to) {
-    if (const auto* grant = std::get_if<Grant>(&to.message)) {
-      FUZZ_CHECK(!decided_.contains(grant->batch.id));
-      FUZZ_CHECK(grant->batch.id == kInitBatch || (grant->batch.rows >= 1 && grant->batch.rows <= config_.spec.batch_rows));
-      FUZZ_CHECK(grant->base_version <= (durable_ == 0 ? 0 : log_[durable_ - 1]->version));
-      granted_[grant->batch.id].insert({grant->batch.rows, grant->batch.fingerprint});
-      held_[to.session].push_back(grant->batch);
-    } else if (const auto* decided = std::get_if<Decided>(&to.message)) {
-      for (const Batch& b : decided->batches) CheckDurable(b.id);
-    } else if (const auto* done = std::get_if<Done>(&to.message)) {
-      if (!done->no_epoch && !committed_.contains(done->batch.id.epoch)) CheckDurable(done->batch.id);
-    } else if (const auto* skip = std::get_if<SkipLogged>(&to.message)) {
-      CheckDurable(skip->batch.id);
-    } else if (const auto* close = std::get_if<CloseSession>(&to.message)) {
-      FUZZ_CHECK(!close->reason.empty());
-      held_.erase(to.session);
-    } else if (const auto* refuse = std::get_if<Refuse>(&to.message); refuse != nullptr && refuse->reason == Refuse::Reason::kFenced) {
-      held_.erase(to.session);
-    }
+  void Hold(const ToSession& to) {
+    if (const auto* grant = std::get_if<Grant>(&to.message)) held_[to.session].push_back(grant->batch);
+    const auto* refuse = std::get_if<Refuse>(&to.message);
+    const bool fenced = refuse != nullptr && refuse->reason == Refuse::Reason::kFenced;
+    if (fenced || std::holds_alternative<CloseSession>(to.message)) held_.erase(to.session);
   }
 
-  void Take(const Decision& d) {
-    FUZZ_CHECK(d.index == log_.size() + 1);
-    FUZZ_CHECK(VerifyChain(log_.empty() ? 0 : log_.back()->chain, d).ok());
-    FUZZ_CHECK(EncodeDecision(d).size() <= kDecisionBytesMax);
-    FUZZ_CHECK(d.version >= (log_.empty() ? 0 : log_.back()->version));
-    uint64_t rows = 0;
-    for (const Part& part : d.parts) {
-      uint64_t of_part = 0;
-      FUZZ_CHECK(!part.batches.empty());
-      for (const Batch& b : part.batches) of_part += b.rows;
-      FUZZ_CHECK(of_part == part.rows);
-      rows += part.rows;
-    }
-    if (d.kind == DecisionKind::kStep) {
-      FUZZ_CHECK(rows > 0);
-      FUZZ_CHECK(std::isfinite(d.divisor) && d.divisor > 0 && std::isfinite(d.clip_scale) && d.clip_scale >= 0 && d.clip_scale <= 1);
-      for (float h : d.hyper) FUZZ_CHECK(std::isfinite(h));
-    }
-    if (d.kind == DecisionKind::kCheckpoint) cut_ = d.version;
-    Note(d);
-    log_.push_back(std::make_shared<const Decision>(d));
-  }
-
-  // Each batch once, and as somebody was granted it.
-  void Note(const Decision& d) {
-    const auto mark = [&](const Batch& b, bool skipped) {
-      FUZZ_CHECK(decided_.emplace(b.id, Mark{b.rows, d.index, skipped}).second);
-      FUZZ_CHECK(granted_[b.id].contains({b.rows, b.fingerprint}));
-    };
-    for (const Part& part : d.parts) {
-      for (const Batch& b : part.batches) mark(b, false);
-    }
-    for (const SkippedBatch& s : d.skipped) mark(s.batch, true);
-  }
-
-  void CheckDurable(const BatchId& id) {
-    const auto it = decided_.find(id);
-    FUZZ_CHECK(it != decided_.end() && it->second.index <= durable_);
-  }
-
-  void CheckCounters() {
-    const RunStatus status = coordinator_->Describe();
-    uint64_t trained = 0, skipped = 0;
-    for (const auto& [id, mark] : decided_) {
-      if (id.epoch != 0) (mark.skipped ? skipped : trained) += mark.rows;
-    }
-    FUZZ_CHECK(status.rows_trained == trained && status.rows_skipped == skipped);
-    FUZZ_CHECK(status.index == durable_);
-    FUZZ_CHECK(status.state != RunStatus::State::kStopped || !status.reason.empty());
-  }
-
-  struct Mark {
-    uint32_t rows;
-    uint64_t index;
-    bool skipped;
-  };
+  void CheckCounters() { record_.CheckStatus(coordinator_->Describe()); }
 
   fuzz::Input& in_;
   CoordinatorConfig config_;
@@ -424,15 +353,7 @@ class Fuzzer {
   std::vector<uint64_t> incarnations_;  // of the shards
   std::vector<SessionId> sessions_;
   std::map<SessionId, std::vector<Batch>> held_;
-  std::map<BatchId, std::set<std::pair<uint32_t, uint64_t>>> granted_;  // rows and fingerprint, ever
-  std::vector<std::shared_ptr<const Decision>> log_;                    // appended
-  size_t durable_ = 0;
-  std::map<BatchId, Mark> decided_;
-  std::vector<Manifest> manifests_, manifests_due_;
-  std::map<uint32_t, EpochRecord> epochs_;
-  std::vector<EpochRecord> epochs_due_;
-  std::set<uint32_t> committed_;
-  std::optional<uint64_t> cut_;  // version of the newest CHECKPOINT decision
+  fuzz::CoordinatorRecord record_{config_};
 };
 
 }  // namespace

@@ -1,31 +1,14 @@
 // Weights as files: the worker's reader of anybody's safetensors file, and ballastctl's writer, whose files the reader must take back.
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "tests/fuzz/input.h"
+#include "tests/fuzz/temp_folder.h"
 #include "tools/ballastctl/safetensors_writer.h"
 #include "worker/model/safetensors.h"
 
 namespace ballast {
 namespace {
-
-const std::string& Folder() {
-  static const std::string folder = [] {
-    std::error_code error;
-    std::string name =
-        (std::filesystem::is_directory("/dev/shm", error) ? std::string("/dev/shm") : std::string("/tmp")) + "/safetensors-XXXXXX";
-    FUZZ_CHECK(::mkdtemp(name.data()) != nullptr);
-    static std::string kept = name;
-    std::atexit([] {
-      std::error_code ignored;
-      std::filesystem::remove_all(kept, ignored);
-    });
-    return name;
-  }();
-  return folder;
-}
 
 std::vector<TensorSpec> RunTensors() {
   std::vector<TensorSpec> tensors(3);
@@ -91,7 +74,7 @@ void WriteAndRead(fuzz::Input& in) {
     t.values = &values[i];
   }
   const uint64_t file_bytes_max = in.Bool() ? 64 : ctl::kExportFileBytesMax;
-  const auto written = ctl::WriteSafetensors(Folder(), tensors, {{"run", in.Text(8).empty() ? "" : "r"}}, file_bytes_max);
+  const auto written = ctl::WriteSafetensors(fuzz::TempFolder(), tensors, {{"run", in.Text(8).empty() ? "" : "r"}}, file_bytes_max);
   if (!written.ok()) return fuzz::CheckRefusal(written.status());
   std::map<std::string, const ctl::ExportTensor*> wanted;
   for (const ctl::ExportTensor& t : tensors) FUZZ_CHECK(wanted.emplace(t.name, &t).second);

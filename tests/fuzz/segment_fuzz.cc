@@ -1,34 +1,19 @@
-// The log of a shard on disk: core/record/log_record over memory, server/storage/segment_reader over files. Damage of any kind is refused
-// or cuts the log; a record that was not written, or another one in its place, is never read.
-#include <cstdlib>
+// The log of a shard on disk: core/record/log_record and server/storage/log_walk over memory, and segment_reader over files now and then (a
+// thread and three files cost more than all the rest). Damage of any kind is refused or cuts the log; a record that was not written, or
+// another one in its place, is never read.
 #include <filesystem>
 #include <fstream>
 #include <vector>
 
 #include "core/record/hash.h"
 #include "core/record/log_record.h"
+#include "server/storage/log_walk.h"
 #include "server/storage/segment_reader.h"
 #include "tests/fuzz/input.h"
+#include "tests/fuzz/temp_folder.h"
 
 namespace ballast {
 namespace {
-
-// In memory where the system has a place for that: a campaign makes millions of files.
-const std::string& Folder() {
-  static const std::string folder = [] {
-    std::error_code error;
-    std::string name =
-        (std::filesystem::is_directory("/dev/shm", error) ? std::string("/dev/shm") : std::string("/tmp")) + "/segment-XXXXXX";
-    FUZZ_CHECK(::mkdtemp(name.data()) != nullptr);
-    static std::string kept = name;
-    std::atexit([] {
-      std::error_code ignored;
-      std::filesystem::remove_all(kept, ignored);
-    });
-    return name;
-  }();
-  return folder;
-}
 
 struct Written {
   RecordKind kind;
@@ -110,9 +95,50 @@ void Damage(fuzz::Input& in, Log& log) {
   }
 }
 
-void Read(const Log& log) {
+// Takes what a reader of the log visits: the records that were written, in order.
+class Visited {
+ public:
+  explicit Visited(const Log& log) : log_(log) {}
+
+  absl::Status Take(const RecordHeader& header, const LogPosition& at, absl::string_view body) {
+    read.emplace_back(at, header.kind);
+    if (log_.forged) return absl::OkStatus();
+    FUZZ_CHECK(next_ < log_.records.size());
+    const Written& written = log_.records[next_++];
+    FUZZ_CHECK(header.kind == written.kind && body == written.body && at.sequence == written.at.sequence);
+    return absl::OkStatus();
+  }
+  auto visit() {
+    return [this](const RecordHeader& header, const LogPosition& at, absl::string_view body) { return Take(header, at, body); };
+  }
+
+  std::vector<std::pair<LogPosition, RecordKind>> read;
+
+ private:
+  const Log& log_;
+  size_t next_ = 0;
+};
+
+void CheckLoss(const absl::Status& status) {
+  if (status.ok()) return;
+  fuzz::CheckRefusal(status);
+  FUZZ_CHECK(absl::IsDataLoss(status));
+}
+
+absl::Status Walk(const Log& log) {
+  Visited visited(log);
+  const auto visit = visited.visit();
+  LogWalk walk("log", visit);
+  for (size_t s = 0; s < log.segments.size(); ++s) {
+    if (absl::Status status = walk.Segment(s + 1, log.segments[s]); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void ReadFiles(const Log& log, const absl::Status& walked) {
+  const std::string& folder = fuzz::TempFolder();
   for (size_t s = 0; s < 3; ++s) {
-    const std::string path = SegmentPath(Folder(), s + 1);
+    const std::string path = SegmentPath(folder, s + 1);
     if (s >= log.segments.size()) {
       std::error_code ignored;
       std::filesystem::remove(path, ignored);
@@ -120,22 +146,12 @@ void Read(const Log& log) {
       std::ofstream(path, std::ios::binary | std::ios::trunc) << log.segments[s];
     }
   }
-  size_t next = 0;
-  std::vector<std::pair<LogPosition, RecordKind>> read;
-  const auto end = ReadLog(Folder(), false, [&](const RecordHeader& header, const LogPosition& at, absl::string_view body) {
-    read.emplace_back(at, header.kind);
-    if (log.forged) return absl::OkStatus();
-    FUZZ_CHECK(next < log.records.size());
-    const Written& written = log.records[next++];
-    FUZZ_CHECK(header.kind == written.kind && body == written.body && at.sequence == written.at.sequence);
-    return absl::OkStatus();
-  });
-  if (!end.ok()) {
-    fuzz::CheckRefusal(end.status());
-    FUZZ_CHECK(absl::IsDataLoss(end.status()));
-  }
-  for (const auto& [at, kind] : read) {
-    const auto body = ReadRecordAt(Folder(), at, kind);
+  Visited visited(log);
+  const auto end = ReadLog(folder, false, visited.visit());
+  FUZZ_CHECK(end.ok() == walked.ok());
+  CheckLoss(end.status());
+  for (const auto& [at, kind] : visited.read) {
+    const auto body = ReadRecordAt(folder, at, kind);
     FUZZ_CHECK(log.forged || body.ok());
   }
 }
@@ -159,13 +175,16 @@ void Scan(absl::string_view bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   ballast::fuzz::Input in(data, size);
-  if (in.Byte() % 4 == 0) {
+  const uint8_t kind = in.Byte();
+  if (kind % 4 == 0) {
     ballast::Scan(in.rest());
     return 0;
   }
   ballast::Log log = ballast::Write(in);
   ballast::Damage(in, log);
   for (const std::string& segment : log.segments) ballast::Scan(segment);
-  ballast::Read(log);
+  const absl::Status walked = ballast::Walk(log);
+  ballast::CheckLoss(walked);
+  if (kind % 64 == 1) ballast::ReadFiles(log, walked);
   return 0;
 }
