@@ -1,6 +1,7 @@
 #include "server/run_opener.h"
 
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <system_error>
@@ -89,6 +90,14 @@ absl::Status RunOpener::CheckDisk(uint64_t bytes) const {
                                                               " MiB are wanted, and ", options_.disk_reserve_bytes >> 20,
                                                               " MiB stay in reserve (--disk-reserve): free some space")),
                     "DISK_LOW");
+}
+
+absl::Status RunOpener::CheckMemory(uint64_t bytes) {
+  const uint64_t memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  if (bytes <= memory) return absl::OkStatus();
+  return WithReason(absl::ResourceExhaustedError(absl::StrCat("the run needs ", bytes >> 20, " MiB of memory on each server, this one has ",
+                                                              memory >> 20, " MiB: use more servers, or a smaller model")),
+                    "RUN_TOO_LARGE");
 }
 
 }  // namespace ballast

@@ -41,6 +41,8 @@ class RunOpener {
   std::string Progress() const;
   // Errors: ResourceExhausted (DISK_LOW) when `bytes` more would leave less than the reserve free.
   absl::Status CheckDisk(uint64_t bytes) const;
+  // Errors: ResourceExhausted (RUN_TOO_LARGE) when this machine could never hold so much.
+  static absl::Status CheckMemory(uint64_t bytes);
 
  private:
   const Options options_;

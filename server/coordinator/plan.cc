@@ -21,9 +21,18 @@ constexpr size_t kDifferenceBytesMax = 200;  // of one line: a changed model des
 
 }  // namespace
 
+uint64_t StateBytes(const RunSpec& spec) {
+  uint64_t bytes = 0;
+  for (const TensorSpec& tensor : spec.tensors) {
+    bytes += tensor.Elements() * ElementBytes(tensor.dtype) * (tensor.rule == UpdateRule::kOpt ? 1 + SlotsOf(spec.optimizer) : 1);
+  }
+  return bytes;
+}
+
 std::vector<std::string> PlanLines(const RunDefinition& run, uint32_t servers) {
   const RunSpec& spec = run.spec;
-  uint64_t pushed = 0, exact = 0, values = 0, memory = 0;
+  uint64_t pushed = 0, exact = 0, values = 0;
+  const uint64_t memory = StateBytes(spec);
   std::vector<uint64_t> held(servers, 0);
   for (const Block& block : run.layout) {
     const TensorSpec& tensor = spec.tensors[block.tensor];
@@ -31,7 +40,6 @@ std::vector<std::string> PlanLines(const RunDefinition& run, uint32_t servers) {
     pushed += EncodedBytes(PushCodecOf(spec, tensor), block.count);
     exact += bytes;
     values += bytes;
-    memory += bytes * (tensor.rule == UpdateRule::kOpt ? 1 + SlotsOf(spec.optimizer) : 1);
     if (block.shard < servers) held[block.shard] += bytes;
   }
   const auto [least, most] = std::minmax_element(held.begin(), held.end());

@@ -10,6 +10,9 @@
 
 namespace ballast {
 
+// Weights and optimizer state on all servers together. REQUIRES ValidateTensors.
+uint64_t StateBytes(const RunSpec& spec);
+
 // Lines for people, ready to print.
 std::vector<std::string> PlanLines(const RunDefinition& run, uint32_t servers);
 

@@ -68,6 +68,8 @@ void Runner::StartCreate(RunSpec spec, Callback<v1::Run> done) {
         [this, spec = std::move(spec), done = std::move(done)]() mutable { StartCreate(std::move(spec), std::move(done)); });
     return;
   }
+  // Before the layout, whose blocks alone would fill the memory.
+  if (absl::Status fits = opener_->CheckMemory(StateBytes(spec) / options_.servers); !fits.ok()) return done(fits);
   auto layout = MakeLayout(spec.tensors, options_.servers);
   if (!layout.ok()) return done(WithReason(layout.status(), "BAD_SPEC"));
   if (!spec.init.run.empty()) {

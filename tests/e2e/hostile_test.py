@@ -3,6 +3,7 @@ memory does not grow, and a run trains as if nothing had been."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 from collections.abc import Iterable, Iterator
@@ -179,6 +180,23 @@ def test_run_names(cluster: Cluster, name: str) -> None:
         opened = control_pb2.WorkUp(open=control_pb2.WorkUp.Open(hello=hello(), run=name, worker="w"))
         assert server.stream(CONTROL + "Work", [opened.SerializeToString()]) is not None
     assert not [f for f in Path(cluster.directory, "server-0").rglob("*") if "passwd" in f.name]
+
+
+@pytest.mark.parametrize("exponent", (38, 42))
+def test_run_larger_than_any_memory(cluster: Cluster, exponent: int) -> None:
+    """Its layout alone took the server's memory before anybody asked whether the weights would fit: 2^42 elements ended the process."""
+    model = control_pb2.Piece(sha256=hashlib.sha256(b"model").hexdigest(), total_bytes=5, data=b"model")
+    with Hostile(cluster.address) as server:
+        server.channel.stream_unary(CONTROL + "PutArtifact")(iter([model.SerializeToString()]), timeout=10)
+        spec = run_pb2.RunSpec(name="giant", model_sha256=model.sha256, step_rows=1, batch_rows=1, schema="x:int32", partitions=1)
+        spec.reduction = run_pb2.REDUCTION_SUM
+        spec.tensors.add(name="w", shape=[1 << exponent], dtype=run_pb2.F32, rule=run_pb2.OPT, source_dtype="float32", persistent=True)
+        spec.optimizer.kind = run_pb2.OptimizerSpec.SGD
+        spec.optimizer.lr = 1
+        spec.optimizer.groups.add(lr_scale=1)
+        error = server.unary(CONTROL + "CreateRun", spec.SerializeToString())
+        assert error is not None and error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error  # type: ignore[attr-defined]
+        assert "memory" in error.details()  # type: ignore[attr-defined]
 
 
 def test_scoring_request_with_giant_shape_and_name(cluster: Cluster) -> None:

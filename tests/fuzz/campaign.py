@@ -6,7 +6,8 @@
 with the next seed, until the executions of a target in FILE sum up to N. `--report` prints those sums and ends.
 
 An input that breaks a promise is left as fuzz-TARGET-*, and the campaign of that target ends with an error; `bazel test //tests/fuzz:TARGET_test`
-shows it again once it is in tests/fuzz/corpus/TARGET. A corpus is at most 120 KB: the largest inputs go first, seeds written by hand stay.
+shows it again once it is in tests/fuzz/corpus/TARGET. A corpus is at most 120 KB in 1,000 files: the largest inputs go first, seeds
+written by hand stay.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
-CORPUS_BYTES_MAX = 120_000
+CORPUS_BYTES_MAX, CORPUS_FILES_MAX = 120_000, 1000
 # The entropic schedule costs more than most targets: without it two to eight times as many inputs are tried.
 LIMITS = ("-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-malloc_limit_mb=512", "-print_final_stats=1", "-entropic=0")
+# A server in the process has threads: what it holds when a sequence is over is no leak, and long sequences are wanted from the beginning.
+FLAGS = {"server": ("-detect_leaks=0", "-len_control=0", "-max_len=512", "-timeout=300", "-rss_limit_mb=3072")}
 # No stacks of allocations and a small quarantine: a campaign gets twice as far, and what it finds is shown again with whole stacks.
 CAMPAIGN = "detect_leaks=1:allocator_may_return_null=0:malloc_context_size=0:quarantine_size_mb=16:thread_local_quarantine_size_kb=64"
 FINDING = "detect_leaks=1:allocator_may_return_null=0"
@@ -53,7 +56,7 @@ class Target:
         self.found.mkdir()
 
     def run(self, seed: int, runs: int | None, seconds: float | None) -> Part:
-        flags = [*LIMITS, f"-seed={seed}", f"-artifact_prefix=fuzz-{self.name}-"]
+        flags = [*LIMITS, *FLAGS.get(self.name, ()), f"-seed={seed}", f"-artifact_prefix=fuzz-{self.name}-"]
         flags += [f"-runs={runs}"] * (runs is not None) + [f"-max_total_time={max(1, round(seconds or 0))}"] * (seconds is not None)
         start = time.monotonic()
         ended = self._call(CAMPAIGN, *flags, self.found, self.corpus)
@@ -63,14 +66,20 @@ class Target:
         return Part(int(executions[1]) if executions else 0, time.monotonic() - start, log, ended.returncode == 0)
 
     def keep_found(self) -> int:
-        """Inputs in the corpus afterwards."""
-        self._call(CAMPAIGN, "-merge=1", self.corpus, self.found)
-        kept = sorted((f.stat().st_size, f.name, f) for f in self.corpus.iterdir())
-        total = sum(size for size, _, _ in kept)
-        for size, name, file in reversed(kept):
-            if total > CORPUS_BYTES_MAX and not name.startswith("seed-"):
-                file.unlink()
-                total -= size
+        """The smallest inputs that reach all that is known to be reached, within the limits. Returns how many."""
+        with tempfile.TemporaryDirectory(prefix="ballast-fuzz-") as work:
+            covering = Path(work)
+            self._call(CAMPAIGN, *FLAGS.get(self.name, ()), "-set_cover_merge=1", covering, self.corpus, self.found)
+            kept = sorted(covering.iterdir(), key=lambda f: f.stat().st_size)[:CORPUS_FILES_MAX]
+            while kept and sum(f.stat().st_size for f in kept) > CORPUS_BYTES_MAX:
+                kept.pop()
+            if not kept:
+                return 0  # the merge itself failed: nothing is thrown away
+            for file in self.corpus.iterdir():
+                if not file.name.startswith("seed-"):
+                    file.unlink()
+            for file in kept:
+                shutil.copy(file, self.corpus / file.name)
         return len(list(self.corpus.iterdir()))
 
     def _call(self, asan: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -251,6 +251,31 @@ def requests() -> None:
     write("infer", "datatype", request(tensor(b"u", b"BYTES" * 5000, [2, 1]), i, d, raw=good))
 
 
+def servers() -> None:
+    """Sequences of calls that get far: see Peer in server_fuzz.cc for what each byte chooses (0 mostly: as it should be)."""
+    plain, sent = bytes(1), bytes(2)  # unspoiled; and answered
+    train_init = b"\4\3\0" + plain + bytes(2) + plain + bytes(1) + bytes(1) + plain
+    train = b"\4\0\0\0\0" + plain + bytes(2) + plain + bytes(1) + bytes(1) + plain
+    work = b"\2\0" + bytes(2) + plain
+    checkpoint, commit = b"\x0c" + bytes(2) + b"\5" + sent, b"\x0d\0" + bytes(2) + bytes(2) + sent
+    pull = b"\x0b" + bytes(2) + bytes(5) + plain + b"\0"
+    close = b"\x11\0\1"
+
+    def run(how: int) -> bytes:
+        return b"\0" + bytes(2) + bytes([how]) + sent + b"\1" + bytes(2) + bytes(2) + sent + work + train_init
+
+    def rollback(version: int) -> bytes:
+        return b"\x0c" + bytes(2) + b"\2" + bytes([version]) + sent
+
+    for name, how in {"plain": 0, "clipped-adam": 4 | 8, "volatile": 1 | 16, "checkpoints": 16, "int8": 64, "two-batches": 2}.items():
+        write("server", f"train-{name}", run(how) + train * 3 + pull + checkpoint + commit + close)
+    write("server", "rollback", run(0) + train + checkpoint + train * 2 + rollback(2) + work + train + pull + rollback(9))
+    write("server", "cancelled-submit", run(0) + b"\7\0\0\0\0" + plain + b"\x08" + bytes(2) + plain + bytes(1) + b"\x11\0\0" + work + train)
+    write("server", "stop-and-delete", run(0) + train + b"\x0c" + bytes(2) + b"\1" + sent + train + b"\x0c" + bytes(2) + b"\0" + sent + train)
+    for method in range(20):
+        write("server", f"bytes-{method}", b"\x13" + bytes([method]) + bytes([12]) + b"\x0a\x04name\x10\xff\xff\xff\xff\x0f")
+
+
 if __name__ == "__main__":
-    for make in (chunks, codecs, runs, streams, feeds, descriptions, weights, requests):
+    for make in (chunks, codecs, runs, streams, feeds, descriptions, weights, requests, servers):
         make()
