@@ -102,6 +102,10 @@ class WorkerImpl final : public Worker, WorkerRuns {
     builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
     builder.SetMaxReceiveMessageSize(std::max(kInferenceMessageBytesMax, kFeedMessageBytesMax));
     builder.SetMaxSendMessageSize(kInferenceMessageBytesMax);
+    // As on the servers: inflating knows no bound.
+    builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+    builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+    builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 30'000);
     builder.RegisterService(feeds_.get());

@@ -145,6 +145,24 @@ def test_messages_over_the_limits(cluster: Cluster) -> None:
             assert error is not None and error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("compression", (grpc.Compression.Gzip, grpc.Compression.Deflate), ids=("gzip", "deflate"))
+def test_compressed_messages_are_refused(cluster: Cluster, compression: grpc.Compression) -> None:
+    """128 MiB in 128 KiB: gRPC inflates a message before it looks at its size."""
+    bomb = b"\x0a" + varint(128 << 20) + bytes(128 << 20)
+    calls = {
+        cluster.address: (CONTROL + "ListRuns", SHARD + "Push"),
+        cluster.workers[0].address: (WORKER + "Feed", INFER),
+    }
+    for address, methods in calls.items():
+        # Not open_channel: that one limits what this side sends.
+        with grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel:
+            for method in methods:
+                with pytest.raises(grpc.RpcError) as refused:
+                    list(channel.stream_stream(method)(iter([bomb]), timeout=60, compression=compression))
+                assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED, refused.value
+                assert "is disabled" in refused.value.details(), method
+
+
 def test_wrong_protocol_version_names_both(cluster: Cluster) -> None:
     other = hello()
     other.protocol = 99
