@@ -18,15 +18,14 @@
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "proto/convert.h"
 #include "server/coordinator/run_records.h"
 #include "server/shard/shard_testing.h"
 #include "server/storage/data_dir.h"
 #include "server/storage/files.h"
 #include "server/storage/rocks_store.h"
+#include "tests/storage/flags.h"
 #include "tests/storage/opened_state.h"
 
 namespace ballast::testing {
@@ -283,24 +282,12 @@ TEST(DamageTest, EveryDamageIsRefusedOrHarmless) {
   std::printf("%.1f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
-void ParseFlags(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    absl::string_view flag = argv[i];
-    const bool known = (absl::ConsumePrefix(&flag, "--flips=") && absl::SimpleAtoi(flag, &flips)) ||
-                       (every_file = every_file || flag == "--every-file", flag == "--every-file") ||
-                       (absl::ConsumePrefix(&flag, "--seed=") && absl::SimpleAtoi(flag, &seed)) ||
-                       (absl::ConsumePrefix(&flag, "--dir=") && !(given_dir = std::string(flag)).empty());
-    if (known) continue;
-    std::fprintf(stderr, "unknown flag %s; known: --flips=N --seed=N --every-file --dir=DIR\n", argv[i]);
-    std::exit(2);
-  }
-}
-
 }  // namespace
 }  // namespace ballast::testing
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
-  ballast::testing::ParseFlags(argc, argv);
+  using namespace ballast::testing;
+  ParseFlags(argc, argv, {{"flips", &flips}, {"every-file", &every_file}, {"seed", &seed}, {"dir", &given_dir}});
   return RUN_ALL_TESTS();
 }

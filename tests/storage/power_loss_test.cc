@@ -11,10 +11,9 @@
 #include <random>
 #include <string>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "server/storage/faults/fault_disk.h"
+#include "tests/storage/flags.h"
 #include "tests/storage/shard_life.h"
 
 namespace ballast::testing {
@@ -86,23 +85,12 @@ TEST(PowerLossTest, NothingAcknowledgedIsLostAndTheWeightsAreTheSame) {
               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
-void ParseFlags(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    absl::string_view flag = argv[i];
-    const bool known = (absl::ConsumePrefix(&flag, "--seeds=") && absl::SimpleAtoi(flag, &seeds)) ||
-                       (absl::ConsumePrefix(&flag, "--seed=") && absl::SimpleAtoi(flag, &first_seed)) ||
-                       (absl::ConsumePrefix(&flag, "--dir=") && !(disk_dir = std::string(flag)).empty());
-    if (known) continue;
-    std::fprintf(stderr, "unknown flag %s; known: --seeds=N --seed=N --dir=FOLDER\n", argv[i]);
-    std::exit(2);
-  }
-}
-
 }  // namespace
 }  // namespace ballast::testing
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
-  ballast::testing::ParseFlags(argc, argv);
+  using namespace ballast::testing;
+  ParseFlags(argc, argv, {{"seeds", &seeds}, {"seed", &first_seed}, {"dir", &disk_dir}});
   return RUN_ALL_TESTS();
 }
