@@ -125,8 +125,10 @@ void LiveServer::Start() {
     failed_ = true;
   });
   grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  channel_ = grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(), arguments);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // each a connection of its own
+  for (auto* channel : {&channel_, &hostile_}) {
+    *channel = grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(), arguments);
+  }
 }
 
 void LiveServer::Stop() {
@@ -136,6 +138,7 @@ void LiveServer::Stop() {
   server_->RequestStop();
   watcher_.join();
   channel_.reset();
+  hostile_.reset();
   server_.reset();
 }
 
@@ -195,6 +198,8 @@ v1::WorkDown LiveServer::Expect(v1::WorkDown::KindCase kind) {
     if (message.kind_case() == kind) return message;
     FUZZ_CHECK(message.kind_case() != v1::WorkDown::kClose && message.kind_case() != v1::WorkDown::kRefuse);
   }
+  std::fprintf(stderr, "message %d did not come; the stream %s: %s\n", static_cast<int>(kind), work_->ended() ? "has ended" : "goes on",
+               work_->status().error_message().c_str());
   FUZZ_CHECK(!"the message comes");
   return {};
 }

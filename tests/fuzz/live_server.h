@@ -40,7 +40,7 @@ class LiveServer {
   // Further: the honest run takes a step, and a reader gets its weights.
   void CheckStep();
 
-  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+  const std::shared_ptr<grpc::Channel>& channel() const { return hostile_; }  // for others
   const std::string& honest_run() const { return honest_; }
 
  private:
@@ -59,7 +59,7 @@ class LiveServer {
   std::unique_ptr<Server> server_;
   std::thread watcher_;
   std::atomic<bool> stopping_{false}, failed_{false};
-  std::shared_ptr<grpc::Channel> channel_;
+  std::shared_ptr<grpc::Channel> channel_, hostile_;
 
   std::unique_ptr<RawCall> work_, push_;
   v1::WorkDown::Welcome welcome_;

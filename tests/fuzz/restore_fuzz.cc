@@ -12,7 +12,7 @@ constexpr int kItemsMax = 16;
 
 Batch AnyBatch(fuzz::Input& in) { return {{in.U32(), in.U32(), in.U64()}, in.U32(), in.U64()}; }
 
-std::shared_ptr<const Decision> AnyDecision(fuzz::Input& in, uint64_t& index, uint64_t& chain) {
+std::shared_ptr<const Decision> AnyDecision(fuzz::Input& in, uint64_t& index, uint64_t& chain, uint64_t& generation) {
   Decision d;
   d.run = in.Byte() % 32 == 31 ? "other" : "run";
   d.index = in.Byte() % 16 == 15 ? in.U64() : ++index;
@@ -20,6 +20,13 @@ std::shared_ptr<const Decision> AnyDecision(fuzz::Input& in, uint64_t& index, ui
   d.version = in.Byte() % 16 == 15 ? in.U64() : d.index;
   d.step = in.U64();
   d.sessions_closed_below = in.U64();
+  if (d.kind == DecisionKind::kRollback) {
+    d.generation = in.Byte() % 8 == 7 ? in.U64() : generation + 1;
+    d.rollback_version = in.U64();
+  } else {
+    d.generation = generation;
+  }
+  generation = d.generation;
   for (uint64_t n = in.Below(3); n > 0; --n) {
     Part& part = d.parts.emplace_back();
     part.uid = {in.U64(), in.U64()};
@@ -36,8 +43,8 @@ std::shared_ptr<const Decision> AnyDecision(fuzz::Input& in, uint64_t& index, ui
 
 CoordinatorState AnyState(fuzz::Input& in) {
   CoordinatorState state;
-  uint64_t index = in.Byte() % 4 == 3 ? in.U64() : 0, chain = 0;
-  for (uint64_t n = in.Below(kItemsMax); n > 0; --n) state.decisions.push_back(AnyDecision(in, index, chain));
+  uint64_t index = in.Byte() % 4 == 3 ? in.U64() : 0, chain = 0, generation = 1;
+  for (uint64_t n = in.Below(kItemsMax); n > 0; --n) state.decisions.push_back(AnyDecision(in, index, chain, generation));
   for (uint64_t n = in.Below(3); n > 0; --n) {
     Manifest m;
     m.run = "run";
@@ -46,6 +53,8 @@ CoordinatorState AnyState(fuzz::Input& in) {
     m.step = in.U64();
     m.loss = in.Double();
     m.healthy = in.Bool();
+    if (in.Byte() % 4 == 3) m.rolled_back_to = in.U64();
+    if (in.Byte() % 4 == 3) m.generation = in.U64();
     m.chain = in.U64();
     if (m.index > 0 && m.index <= state.decisions.size() && in.Bool()) m.chain = state.decisions[m.index - 1]->chain;
     Ledger ledger;
@@ -85,6 +94,7 @@ void Serve(fuzz::Input& in, Coordinator& coordinator, const CoordinatorState& st
     coordinator.OnAccepted(0, in.U64(), 1, now);
     coordinator.OnApplied(0, in.U64(), now);
     coordinator.RequestCheckpoint(2, now);
+    coordinator.Rollback(3, in.U64(), now);
     coordinator.OnTick(now);
     (void)coordinator.TakeOutputs();
   }
