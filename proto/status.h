@@ -9,6 +9,7 @@
 
 namespace ballast {
 
+// What is larger than the headers that any client takes is left out: the end of a long message, then the largest metadata.
 grpc::Status ToGrpc(const absl::Status& status);
 
 // ErrorInfo of another domain is ignored; details that do not parse are ignored (the code and the message stand).

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "core/status.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -29,6 +31,33 @@ TEST(StatusTest, DetailsAreWhatStandardClientsExpect) {
   ASSERT_TRUE(details.details(0).UnpackTo(&info));
   EXPECT_EQ(info.domain(), "ballast");
   EXPECT_EQ(info.reason(), "NO_WORKER");
+}
+
+// Clients take 8 KiB of headers. What was larger came as "received initial metadata size exceeds limit", and gRPC ended other calls too.
+TEST(StatusTest, GiantTextsFitTheTrailer) {
+  for (const std::string& text : {std::string(5000, 'x'), std::string(5000, '\n'), std::string(2500, '%')}) {
+    StatusMetadata metadata = {{"small", "1"}};
+    for (int i = 0; i < 20; ++i) metadata["line_" + std::to_string(i)] = text.substr(0, 200 + static_cast<size_t>(i));
+    metadata["giant"] = text;
+    const grpc::Status wire = ToGrpc(WithReason(absl::NotFoundError(text), "NO_ARTIFACT", metadata));
+    size_t encoded = (wire.error_details().size() + 2) / 3 * 4;
+    for (char c : wire.error_message()) encoded += c == 'x' || c == ' ' || c == '.' ? 1 : 3;
+    EXPECT_LE(encoded, 7168u);
+    const absl::Status got = FromGrpc(wire);
+    EXPECT_EQ(ReasonOf(got), "NO_ARTIFACT");
+    EXPECT_EQ(MetadataOf(got).at("small"), "1");
+    EXPECT_GT(got.message().size(), 600u);
+    EXPECT_EQ(got.message().substr(got.message().size() - 4), " ...");
+  }
+}
+
+TEST(StatusTest, ALongMessageIsCutBetweenCharacters) {
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text += "\xc3\xbc";  // U+00FC
+  const grpc::Status wire = ToGrpc(absl::NotFoundError(text));
+  EXPECT_EQ((wire.error_message().size() - 4) % 2, 0u);
+  EXPECT_LE(3 * (wire.error_message().size() - 4) + 4, 2048u);
+  EXPECT_EQ(ToGrpc(absl::NotFoundError("short \xc3\xbc")).error_message(), "short \xc3\xbc");
 }
 
 TEST(StatusTest, PlainStatusStaysPlain) {

@@ -217,6 +217,15 @@ def test_run_larger_than_any_memory(cluster: Cluster, exponent: int) -> None:
         assert "memory" in error.details()  # type: ignore[attr-defined]
 
 
+def test_a_refusal_fits_the_headers_that_a_client_takes(cluster: Cluster) -> None:
+    """It quoted a name of any length twice: the client learned only that headers were too large, and lost its other calls."""
+    with Hostile(cluster.address) as server:
+        ref = control_pb2.ArtifactRef(sha256="x" * 3000)
+        error = server.stream(CONTROL + "GetArtifact", [ref.SerializeToString()])
+        assert error is not None and "metadata size" not in error.details(), error  # type: ignore[attr-defined]
+        assert error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT), error  # type: ignore[attr-defined]
+
+
 def test_scoring_request_with_giant_shape_and_name(cluster: Cluster) -> None:
     def field(number: int, data: bytes) -> bytes:
         return varint(number << 3 | 2) + varint(len(data)) + data

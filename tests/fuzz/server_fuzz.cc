@@ -396,7 +396,8 @@ class Peer {
     Trace(method, call);
     if (!call.ended()) return;
     const grpc::Status& status = call.status();
-    FUZZ_CHECK(status.ok() || status.error_message().size() <= 16u << 10);
+    FUZZ_CHECK(status.ok() || status.error_message().size() <= 2048);
+    FUZZ_CHECK(status.error_message().find("metadata size exceeds") == std::string::npos);
     FUZZ_CHECK(status.error_code() != grpc::StatusCode::UNAVAILABLE || !status.error_message().empty());
   }
 
