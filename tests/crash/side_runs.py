@@ -1,4 +1,4 @@
-"""Small runs that come and go while servers are killed: created, an epoch of no rows begun and committed, removed.
+"""Small runs that come and go while servers are killed: created, an epoch of no rows begun and committed, sometimes rolled back, removed.
 
 They pass the points that one long run does not, and must leave nothing behind on any server.
 """
@@ -17,18 +17,18 @@ from ballast.spark.feed import FeedCounts
 from ballast.spark.spec import Options, make_spec
 from ballast.v1 import control_pb2
 from tests.support.cluster import wait_for
-from tests.support.feeder import FeederJob
-from tests.support.rows import CounterRows
+from tests.support.feeder import FeederJob, RowSource
 
 PATIENCE_S = 60.0
 PAUSE_S = 0.2
 
 
 class SideRuns:
-    """Runs from the constructor on, on a thread of its own, until finish()."""
+    """Runs from the constructor on, on a thread of its own, until finish(). `row`: one row in one partition."""
 
-    def __init__(self, address: str, model: ModelFile, optimizer: Optimizer, options: Options) -> None:
+    def __init__(self, address: str, model: ModelFile, row: RowSource, optimizer: Optimizer, options: Options, rollbacks: bool = False) -> None:
         self.removed = 0
+        self._row, self._rollbacks = row, rollbacks
         self._address, self._model, self._optimizer, self._options = address, model, optimizer, options
         self._stop = threading.Event()
         self._error: Optional[BaseException] = None
@@ -58,18 +58,34 @@ class SideRuns:
             self._error = error
 
     def _one(self, name: str) -> None:
-        job = FeederJob(self._address, name, self._model, CounterRows(1, 1, 1), self._optimizer, self._options, patience_s=PATIENCE_S)
+        job = FeederJob(self._address, name, self._model, self._row, self._optimizer, self._options, patience_s=PATIENCE_S)
         while not self._create(name):
             continue
         job.begin(1)
         report: Any = job.commit(1, {0: FeedCounts(0)})
         assert report.committed and report.rows_in == 0, report
+        if self._rollbacks:
+            self._undo_an_epoch(job, int(report.manifest_version))
         with Connection(self._address) as connection:
             try:
                 connection.call("DeleteRun", control_pb2.RunRef(run=name), timeout_s=30.0, patience_s=PATIENCE_S)
             except BallastError as error:
                 if error.code != "NOT_FOUND":  # a try whose answer was lost has removed it
                     raise
+
+    def _undo_an_epoch(self, job: FeederJob, version: int) -> None:
+        """The second epoch trains its row and is committed; a rollback forgets both; it comes again."""
+        assert job.run_epoch(2).committed
+        with Connection(self._address) as connection:
+            try:
+                connection.call("Rollback", control_pb2.ManifestRef(run=job.run, version=version), timeout_s=30.0, patience_s=PATIENCE_S)
+            except BallastError as error:
+                if error.reason != "NO_MANIFEST":  # tries whose answers were lost have done it, and their checkpoints pushed the first one out
+                    raise
+        run = job.show()
+        assert run.generation > 1 and [e.epoch for e in run.epochs] == [1] and run.rows_trained == 0, run
+        report = job.run_epoch(2)
+        assert report.committed and report.rows_trained == 1, report
 
     def _create(self, name: str) -> bool:
         """False: an error was planted in it, and nothing may be left of the try."""

@@ -6,7 +6,6 @@ set back during the wait.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests.support import audit
-from tests.support.cluster import REPOSITORY, Cluster
+from tests.support.cluster import Cluster
+from tests.support.compiled import preloaded
 from tests.support.feeder import FeederJob, export_counter, in_background, options
 from tests.support.rows import CounterRows
 
@@ -26,9 +26,7 @@ HOUR_S = 3600
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    library = tmp_path / "wall_clock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(REPOSITORY / "tests/support/wall_clock.c"), "-ldl"], check=True)
-    environment = {"LD_PRELOAD": str(library), "BALLAST_CLOCK_OFFSET_FILE": str(tmp_path / "offset")}
+    environment = {"LD_PRELOAD": str(preloaded("wall_clock", tmp_path)), "BALLAST_CLOCK_OFFSET_FILE": str(tmp_path / "offset")}
     with Cluster(tmp_path / "cluster", servers=2, workers=2, environment=environment) as c:
         yield c
 

@@ -1,32 +1,17 @@
-"""One real Spark session for all end-to-end tests: two executor processes with one core each (it takes 10 to 40 s to start)."""
+"""One real Spark session for all end-to-end tests."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.cluster import REPOSITORY
+from tests.support.spark_session import start_spark
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    from pyspark.sql import SparkSession
-
-    session = (
-        SparkSession.builder.master("local-cluster[2,1,1024]")
-        .appName("ballast-e2e")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.sql.shuffle.partitions", "4")
-        .config("spark.executorEnv.PYTHONPATH", f"{REPOSITORY / 'client' / 'python'}:{REPOSITORY}")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
+    session = start_spark()
     yield session
     session.stop()

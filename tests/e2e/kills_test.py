@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.round import Kill, Round, Settings
+from tests.crash.kills import MALLOC, Kill, Settings
+from tests.crash.round import Round
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -22,7 +23,7 @@ PLAN = [
     Kill("server-0", "submit-take", nth=4),
     Kill("server-0", "step-decide", nth=2, nested=("record-replay=kill@5",)),
     Kill("worker-0"),
-    Kill("server-1", nested=("log-opened=kill",)),
+    Kill("server-1", nested=("log-opened=kill", f"{MALLOC}5000")),
     Kill("server-1", "receipt-send", nth=5),
     Kill("server-1", "decision-apply", nth=3),
     Kill("server-1", "apply-report", nth=2, also="server-0"),
