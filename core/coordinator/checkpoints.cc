@@ -8,6 +8,7 @@ namespace ballast {
 Checkpoints::Checkpoints(std::vector<Manifest> manifests, uint32_t kept_count, Rules rules)
     : rules_(rules), kept_count_(std::max<uint32_t>(kept_count, 1)), manifests_(std::move(manifests)) {
   DropUndone();
+  if (rules_.kept_after_restart) Rotate();
 }
 
 // Oldest first: a manifest after a rollback undoes those between it and where the run went back to.

@@ -5,7 +5,8 @@
 // and the shards drop what is not in ManifestCommitted.kept.
 //
 // The first manifest after a rollback says where the run went back to: those between are undone. They are dropped with its commit, and
-// ignored where a crash left them behind.
+// ignored where a crash left them behind. So are those that are not kept any more: servers drop their part when they hear of a newer
+// manifest, perhaps before the record on server 0 is deleted.
 //
 // Used by the coordinator's owner thread.
 #ifndef BALLAST_CORE_COORDINATOR_CHECKPOINTS_H_

@@ -68,13 +68,14 @@ struct Rules {
   BALLAST_RULE committed_marker = true;    // batches of a committed epoch are done, whoever asks
 
   // Checkpoints.
-  BALLAST_RULE whole_manifest = true;     // a manifest needs the digest of every server
-  BALLAST_RULE durable_cut = true;        // and its CHECKPOINT decision on disk
-  BALLAST_RULE manifest_ledger = true;    // and the marks of all that it covers
-  BALLAST_RULE replay_marks = true;       // decisions behind the manifest carry the rest of the marks
-  BALLAST_RULE second_newest_cut = true;  // the log is cut only below the second-newest manifest
-  BALLAST_RULE keep_healthy = true;       // the newest manifest without NaN is never dropped
-  BALLAST_RULE epoch_is_covered = true;   // an epoch is committed only by a manifest that holds all of it
+  BALLAST_RULE whole_manifest = true;      // a manifest needs the digest of every server
+  BALLAST_RULE durable_cut = true;         // and its CHECKPOINT decision on disk
+  BALLAST_RULE manifest_ledger = true;     // and the marks of all that it covers
+  BALLAST_RULE replay_marks = true;        // decisions behind the manifest carry the rest of the marks
+  BALLAST_RULE second_newest_cut = true;   // the log is cut only below the second-newest manifest
+  BALLAST_RULE kept_after_restart = true;  // a manifest that servers may have dropped is none, though its record outlived a crash
+  BALLAST_RULE keep_healthy = true;        // the newest manifest without NaN is never dropped
+  BALLAST_RULE epoch_is_covered = true;    // an epoch is committed only by a manifest that holds all of it
 
   // Rollback.
   BALLAST_RULE marks_go_back = true;        // the ledger goes back with the weights
@@ -136,6 +137,7 @@ inline constexpr std::array kMutations = {
     Mutation{"manifest-without-ledger", &Rules::manifest_ledger},
     Mutation{"no-replayed-marks", &Rules::replay_marks},
     Mutation{"cut-below-newest", &Rules::second_newest_cut},
+    Mutation{"restore-dropped", &Rules::kept_after_restart},
     Mutation{"drop-healthy", &Rules::keep_healthy},
     Mutation{"commit-uncovered", &Rules::epoch_is_covered},
     Mutation{"marks-stay", &Rules::marks_go_back},

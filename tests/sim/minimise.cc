@@ -75,6 +75,7 @@ std::vector<Scenario> Smaller(const Scenario& from) {
   set(&Scenario::worker_faults, false);
   set(&Scenario::shard_faults, false);
   set(&Scenario::coordinator_faults, false);
+  set(&Scenario::network_faults, false);
   set(&Scenario::repeat_submits, false);
   set(&Scenario::disk_fills, false);
   set(&Scenario::bad, std::vector<BatchId>());

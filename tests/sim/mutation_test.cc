@@ -70,6 +70,7 @@ const Case kCases[] = {
     {"manifest-without-ledger", "Checkpoints.ManifestCoversExactlyTheDecisionsBeforeIt", "batches are missing"},
     {"no-replayed-marks", "Checkpoints.ManifestCoversExactlyTheDecisionsBeforeIt", "batches are missing"},
     {"cut-below-newest", "Checkpoints.TheLogIsCutBelowTheSecondNewestManifest", nullptr},
+    {"restore-dropped", "Protocol.RollbackGoesOnlyToWhatEveryServerKeeps", nullptr},
     {"drop-healthy", "Checkpoints.NewestHealthyManifestIsNeverDropped", nullptr},
     {"commit-uncovered", "Epochs.ACheckpointThatBeganBeforeTheLastBatchDoesNotCoverIt", "is in no manifest"},
     {"marks-stay", "Protocol.LedgerRollsBackWithTheWeights", "not durably decided"},

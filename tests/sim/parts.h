@@ -130,9 +130,26 @@ struct SimWorker {
   void ForgetBatch(const BatchId& id) { entries.erase(id); }
 };
 
+struct DropManifests {  // a write of server 0's store: only these stay
+  std::vector<uint64_t> kept;
+};
+
 struct WorkStream {  // what is still under way to the coordinator, also of sessions that are gone
   SessionId session = 0;
+  uint32_t worker = 0;
   std::deque<WorkUp> up;
+};
+
+// ---- the network -----------------------------------------------------------------------------------------------------------------------
+// A connection on which nothing arrives, in one direction or in both, until it heals. What was sent waits, or is lost with the connection.
+struct Partition {
+  enum class Link : uint8_t { kWork, kFollow, kPush };  // worker and server 0; shard and server 0; worker and shard (pulls, too)
+  Link link = Link::kWork;
+  uint32_t worker = 0;
+  uint32_t shard = 0;
+  bool up = false;       // towards the coordinator, or the shard
+  bool down = false;     // from there
+  bool noticed = false;  // server 0 has given the connection up; the other end knows nothing of it yet
 };
 
 // ---- Spark -----------------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // A run goes back to a manifest: what is undone, what is fenced, and a crash at every instant of it.
 #include <gtest/gtest.h>
 
+#include "core/status.h"
 #include "tests/sim/harness.h"
 
 namespace ballast::sim {
@@ -66,6 +67,24 @@ TEST(Protocol, LedgerRollsBackWithTheWeights) {
   const Reply committed = h.Commit(1, {{0, 4, 16}});
   EXPECT_TRUE(ReportOf(committed).committed);
   EXPECT_EQ(ReportOf(committed).rows_trained, 16u);
+}
+
+// Servers drop a checkpoint when they hear of a newer manifest; the old manifest's record may outlive a crash of server 0.
+TEST(Protocol, RollbackGoesOnlyToWhatEveryServerKeeps) {
+  Harness h;
+  h.Ready();
+  const SessionId w = h.Open();
+  h.Checkpoint();
+  h.Train(w, kB0);
+  h.Checkpoint();
+  h.Train(w, kB1);
+  h.Checkpoint();
+  ASSERT_EQ(h.manifests.size(), 3u);  // no record was deleted
+  h.RestartCoordinator();
+  h.Position(0);
+  h.Position(1);
+  EXPECT_EQ(ReasonOf(h.Rollback(1).status), "NO_MANIFEST");
+  EXPECT_TRUE(h.Rollback(2).status.ok());
 }
 
 TEST(Protocol, ContributionOfTheOldGenerationNeverCounts) {

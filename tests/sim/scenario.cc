@@ -86,7 +86,8 @@ bool ReadFaults(absl::string_view kinds, Scenario& s) {
   s.worker_faults = absl::StrContains(kinds, 'w');
   s.shard_faults = absl::StrContains(kinds, 's');
   s.coordinator_faults = absl::StrContains(kinds, 'c');
-  return kinds.find_first_not_of("wsc") == kinds.npos;
+  s.network_faults = absl::StrContains(kinds, 'n');
+  return kinds.find_first_not_of("wscn") == kinds.npos;
 }
 
 bool Read(absl::string_view key, absl::string_view value, Scenario& s) {
@@ -131,9 +132,9 @@ std::string Describe(const Scenario& s) {
                   " contribution_rows=", s.contribution_rows, " staleness=", Staleness(s.staleness_max), " clip=", s.clip_norm,
                   " checkpoint=", s.checkpoint_versions, " lease_ms=", s.lease_ms, " linger_ms=", s.linger_ms);
   absl::StrAppend(&text, " faults=", s.faults, " kinds=", s.worker_faults ? "w" : "", s.shard_faults ? "s" : "",
-                  s.coordinator_faults ? "c" : "", " repeat=", s.repeat_submits, " disk_fills=", s.disk_fills, " bad=", Batches(s.bad),
-                  " poison=", Batches(s.poison), " durability=", s.durability == Durability::kCheckpoint ? "checkpoint" : "log",
-                  " rollbacks=", s.rollbacks);
+                  s.coordinator_faults ? "c" : "", s.network_faults ? "n" : "", " repeat=", s.repeat_submits, " disk_fills=", s.disk_fills,
+                  " bad=", Batches(s.bad), " poison=", Batches(s.poison),
+                  " durability=", s.durability == Durability::kCheckpoint ? "checkpoint" : "log", " rollbacks=", s.rollbacks);
   return text;
 }
 

@@ -54,7 +54,8 @@ struct Scenario {
   bool worker_faults = true;
   bool shard_faults = true;
   bool coordinator_faults = true;
-  int rollbacks = 0;  // at most so many, by request, to a checkpoint that is there by chance
+  bool network_faults = true;  // one-way and two-way partitions
+  int rollbacks = 0;           // at most so many, by request, to a checkpoint that is there by chance
   bool repeat_submits = false;
   bool disk_fills = false;
   std::vector<BatchId> bad;     // cannot be trained: skipped by the worker

@@ -70,6 +70,7 @@ void World::Tick() {
   for (SimAttempt& a : attempts_) {
     if (a.state == SimAttempt::State::kRunning && a.feed && workers_[a.worker].hung && ++a.idle > 25) LeaveWorker(a, rng_.Chance(30));
   }
+  TickNetwork();
   if (!CoordinatorUp()) return;
   if (scenario_.disk_fills && rng_.Chance(30)) {
     const uint32_t s = static_cast<uint32_t>(rng_.Below(shards_.size()));
@@ -91,7 +92,7 @@ bool World::MaybeFault() {
   if (faults_left_ <= 0 || driver_ == DriverPhase::kEnd || !rng_.Chance(4)) return false;
   const uint32_t w = static_cast<uint32_t>(rng_.Below(workers_.size()));
   const uint32_t s = static_cast<uint32_t>(rng_.Below(shards_.size()));
-  switch (rng_.Below(6)) {
+  switch (rng_.Below(7)) {
     case 0:
       if (!scenario_.worker_faults || !workers_[w].up) return false;
       CrashWorker(w);
@@ -120,6 +121,9 @@ bool World::MaybeFault() {
     case 4:
       if (!scenario_.coordinator_faults || !CoordinatorUp()) return false;
       CrashServer0();
+      break;
+    case 5:
+      if (!scenario_.network_faults || !MakePartition(w, s)) return false;
       break;
     default: {
       if (attempts_.empty()) return false;

@@ -10,7 +10,7 @@
 //   - once no more faults happen everything is acknowledged and committed within a bounded number of moves, and the rows add up
 //
 // Files: world.cc (moves, faults, end) · world_coordinator.cc (outputs, promises, restart) · world_shards.cc · world_workers.cc ·
-// world_spark.cc (tasks and driver).
+// world_network.cc (partitions) · world_spark.cc (tasks and driver).
 #ifndef BALLAST_TESTS_SIM_WORLD_H_
 #define BALLAST_TESTS_SIM_WORLD_H_
 
@@ -88,6 +88,7 @@ class World {
   void Connect(uint32_t s);
   void CrashShard(uint32_t s);
   void ReceiveFollow(uint32_t s);
+  void TakeManifest(uint32_t s, const ManifestCommitted& manifest);
   void SendFollow(uint32_t s);
   void ReceivePush(uint32_t w, uint32_t s);
   void GiveReceipt(uint32_t s, const Uid& uid, uint32_t w);
@@ -115,6 +116,14 @@ class World {
   void CrashWorker(uint32_t w);
   void Send(uint32_t w, WorkUp message);
   void ReceiveReceipt(uint32_t s, uint32_t w);
+
+  // ---- world_network.cc
+  bool MakePartition(uint32_t w, uint32_t s);
+  bool Blocked(Partition::Link link, uint32_t w, uint32_t s, bool up) const;
+  bool Parted(Partition::Link link, uint32_t w, uint32_t s) const { return Blocked(link, w, s, true) || Blocked(link, w, s, false); }
+  void TickNetwork();
+  void Notice(Partition& partition);
+  void Heal(const Partition& partition);
 
   // ---- world_spark.cc
   void CollectSpark();
@@ -151,12 +160,13 @@ class World {
   std::vector<Manifest> manifests_;         // durable
   std::map<uint32_t, EpochRecord> epochs_;  // durable
   uint64_t log_needed_from_ = 1;
-  std::deque<std::variant<Manifest, EpochRecord, DropEpoch>> disk_;  // not durable yet, in order
-  std::map<BatchId, uint64_t> decided_;                              // by durable decisions that are not undone: index
+  std::deque<std::variant<Manifest, EpochRecord, DropEpoch, DropManifests>> disk_;  // not durable yet, in order
+  std::map<BatchId, uint64_t> decided_;                                             // by durable decisions that are not undone: index
   std::set<BatchId> ever_decided_;
   std::set<BatchId> skipped_;
   std::vector<bool> disk_low_;
   std::list<WorkStream> streams_;
+  std::vector<Partition> partitions_;
 
   std::vector<SimShard> shards_;
   std::vector<SimWorker> workers_;

@@ -38,6 +38,9 @@ void World::Deliver(ToSession& out) {
 
 void World::Deliver(ToShard& out) {
   SimShard& shard = shards_[out.shard];
+  // The records of manifests go later than the checkpoints on the shards, and stay when server 0 crashes before.
+  if (const auto* committed = std::get_if<ManifestCommitted>(&out.message); committed != nullptr && out.shard == 0)
+    disk_.emplace_back(DropManifests{committed->kept});
   if (shard.up && shard.connected) shard.down.push_back(std::move(out.message));
 }
 
@@ -153,6 +156,9 @@ void World::FinishDiskWrite(bool tell) {
     if (tell) coordinator_->OnManifestDurable(version, now_ms_);
   } else if (const auto* drop = std::get_if<DropEpoch>(&write)) {
     epochs_.erase(drop->epoch);
+  } else if (const auto* drop = std::get_if<DropManifests>(&write)) {
+    std::erase_if(manifests_,
+                  [&](const Manifest& m) { return std::find(drop->kept.begin(), drop->kept.end(), m.version) == drop->kept.end(); });
   } else {
     EpochRecord& record = std::get<EpochRecord>(write);
     const uint32_t epoch = record.epoch;
@@ -169,7 +175,7 @@ void World::CollectCoordinator() {
   }
   if (!disk_.empty()) Add([this] { FinishDiskWrite(true); });
   for (auto it = streams_.begin(); it != streams_.end(); ++it) {
-    if (!it->up.empty()) Add([this, it] { DeliverWork(*it); });
+    if (!it->up.empty() && !Blocked(Partition::Link::kWork, it->worker, 0, true)) Add([this, it] { DeliverWork(*it); });
   }
 }
 

@@ -5,6 +5,11 @@
 #include "tests/sim/world.h"
 
 namespace ballast::sim {
+namespace {
+
+using Link = Partition::Link;
+
+}  // namespace
 
 void World::CollectShards() {
   for (uint32_t s = 0; s < shards_.size(); ++s) {
@@ -19,13 +24,13 @@ void World::CollectShards() {
       }
       continue;
     }
-    if (CoordinatorUp() && !shard.connected) Add([this, s] { Connect(s); });
+    if (CoordinatorUp() && !shard.connected && !Parted(Link::kFollow, 0, s)) Add([this, s] { Connect(s); });
     const bool unsynced = shard.synced_decisions < shard.decisions.size() ||
                           std::any_of(shard.contributions.begin(), shard.contributions.end(),
                                       [&](const auto& c) { return !c.second && !shard.in_memory.contains(c.first); });
     if (unsynced && (s != 0 || CoordinatorUp())) Add([this, s] { SyncShard(s, true); });
-    if (!shard.down.empty()) Add([this, s] { ReceiveFollow(s); });
-    if (!shard.up_stream.empty() && CoordinatorUp()) Add([this, s] { SendFollow(s); });
+    if (!shard.down.empty() && !Blocked(Link::kFollow, 0, s, false)) Add([this, s] { ReceiveFollow(s); });
+    if (!shard.up_stream.empty() && CoordinatorUp() && !Blocked(Link::kFollow, 0, s, true)) Add([this, s] { SendFollow(s); });
     if (shard.applied < shard.decisions.size() && shard.decisions[shard.applied]->index <= shard.ever_accepted)
       Add([this, s] { ApplyNext(s); });
     if (!shard.checkpoints_due.empty()) {
@@ -38,7 +43,7 @@ void World::CollectShards() {
       });
     }
     for (uint32_t w = 0; w < workers_.size(); ++w) {
-      if (!push_[w][s].empty()) Add([this, w, s] { ReceivePush(w, s); });
+      if (!push_[w][s].empty() && !Blocked(Link::kPush, w, s, true)) Add([this, w, s] { ReceivePush(w, s); });
     }
   }
 }
@@ -117,9 +122,20 @@ void World::ReceiveFollow(uint32_t s) {
         Violation(absl::StrCat("shard ", s, " is asked for the norm of bytes that it does not have"));
     }
     shard.up_stream.push_back(NormUp{query->query, static_cast<double>(query->uids.size())});
-  } else if (s == 0) {
-    log_needed_from_ = std::max(log_needed_from_, std::get<ManifestCommitted>(message).log_needed_from);
+  } else {
+    TakeManifest(s, std::get<ManifestCommitted>(message));
   }
+}
+
+// What is not kept is gone at once.
+void World::TakeManifest(uint32_t s, const ManifestCommitted& manifest) {
+  SimShard& shard = shards_[s];
+  const auto dropped = [&](uint64_t version) {
+    return version < manifest.version && std::find(manifest.kept.begin(), manifest.kept.end(), version) == manifest.kept.end();
+  };
+  std::erase_if(shard.checkpoints, dropped);
+  std::erase_if(shard.rows_at, [&](const auto& rows) { return dropped(rows.first); });
+  if (s == 0) log_needed_from_ = std::max(log_needed_from_, manifest.log_needed_from);
 }
 
 void World::SendFollow(uint32_t s) {
@@ -175,7 +191,11 @@ void World::ApplyNext(uint32_t s) {
     if (decision->kind == DecisionKind::kStep) shard.rows_applied += part.rows;
   }
   if (decision->kind == DecisionKind::kRollback) {
-    if (!shard.checkpoints.contains(decision->rollback_version))
+    // A recovery begins at its newest checkpoint: what is before that one it only reads over.
+    const bool read_over =
+        std::any_of(shard.decisions.begin() + static_cast<std::ptrdiff_t>(shard.applied), shard.decisions.end(),
+                    [&](const DecisionPtr& d) { return d->kind == DecisionKind::kCheckpoint && shard.checkpoints.contains(d->version); });
+    if (!read_over && !shard.checkpoints.contains(decision->rollback_version))
       return Violation(absl::StrCat("shard ", s, " goes back to version ", decision->rollback_version, ", which it has no checkpoint of"));
     shard.rows_applied = shard.rows_at[decision->rollback_version];
     shard.lost = false;

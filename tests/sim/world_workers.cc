@@ -6,6 +6,11 @@
 #include "tests/sim/world.h"
 
 namespace ballast::sim {
+namespace {
+
+using Link = Partition::Link;
+
+}  // namespace
 
 void World::CollectWorkers() {
   for (uint32_t w = 0; w < workers_.size(); ++w) {
@@ -15,17 +20,19 @@ void World::CollectWorkers() {
       continue;
     }
     if (worker.hung) continue;
-    if (!worker.open && CoordinatorUp() && !worker.final) Add([this, w] { OpenSession(w); });
-    if (!worker.down.empty()) Add([this, w] { ReceiveWork(w); });
+    if (!worker.open && CoordinatorUp() && !worker.final && !Parted(Link::kWork, w, 0)) Add([this, w] { OpenSession(w); });
+    if (!worker.down.empty() && !Blocked(Link::kWork, w, 0, false)) Add([this, w] { ReceiveWork(w); });
     for (uint32_t s = 0; s < shards_.size(); ++s) {
-      if (!receipts_[w][s].empty()) Add([this, w, s] { ReceiveReceipt(s, w); });
+      if (!receipts_[w][s].empty() && !Blocked(Link::kPush, w, s, false)) Add([this, w, s] { ReceiveReceipt(s, w); });
     }
+    bool reachable = true;  // every shard, for its values
+    for (uint32_t s = 0; s < shards_.size(); ++s) reachable &= !Parted(Link::kPush, w, s);
     bool first = true;  // that is not encoded
     for (auto it = worker.contributions.begin(); it != worker.contributions.end(); ++it) {
       SimContribution& c = *it;
       const bool turn = std::exchange(first, first && c.uid.has_value()) || scenario_.poison.empty();
       const bool init = c.batches.front().id == kInitBatch;
-      if (!c.uid && turn && c.computed < c.batches.size() && (init || SlowestVersion() >= std::max<uint64_t>(c.base, 1)))
+      if (!c.uid && turn && c.computed < c.batches.size() && (init || (reachable && SlowestVersion() >= std::max<uint64_t>(c.base, 1))))
         Add([this, w, &c] { Compute(w, c); });
       if (!c.uid && c.flush && c.computed == c.batches.size()) Add([this, w, &c] { Encode(w, c); });
       if (!c.uid) continue;
@@ -70,7 +77,7 @@ void World::OpenSession(uint32_t w) {
   worker.open = true;
   worker.said_blocked.reset();
   worker.down.clear();
-  streams_.push_back({worker.session, {}});
+  streams_.push_back({worker.session, w, {}});
   Drain();
   for (SimContribution& c : worker.contributions) {
     c.resumed = true;
