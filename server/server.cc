@@ -15,6 +15,7 @@
 #include "server/addresses.h"
 #include "server/failpoint.h"
 #include "server/log.h"
+#include "server/machine.h"
 #include "server/storage/files.h"
 #include "server/storage/rocks_store.h"
 #include "version.h"
@@ -164,6 +165,10 @@ absl::Status Server::Listen() {
     options.self.set_metrics_address(metrics_address_);
     options.rules = rules_;
     options.recovery_target_s = config_.recovery_target_s;
+    options.machine = [this] {
+      return Machine{FreeMemory(), RunShardOptions().staged_bytes_max, config_.recovery_target_s,
+                     [this] { return DiskBytesPerSecond(config_.dir); }};
+    };
     options.fatal = [this](const absl::Status& status) { Fatal(status); };
     options.has_artifact = [this](const std::string& sha256) { return artifacts_->Has(sha256); };
     runner_ = std::make_unique<Runner>(std::move(options), store_.get(), opener_.get(), &metrics_.coordinator());

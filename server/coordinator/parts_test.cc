@@ -237,5 +237,42 @@ TEST(PlanTest, LinesSayWhatTheRunCosts) {
   EXPECT_EQ(lines[3], "checkpoints: every 100 versions and at the end of each epoch; 0.00 MB each, two are kept");
 }
 
+// A tensor of 2^24 elements with Adam: 64 MiB of weights, as many twice as slots, and once more as readers get them; fp32 contributions.
+RunDefinition LargeRun() {
+  RunDefinition run = TestRun();
+  run.spec.optimizer.kind = OptimizerKind::kAdam;
+  run.spec.push_codec = Codec::kFp32;
+  run.spec.tensors[0].shape = {1 << 24};
+  run.spec.tensors.resize(1);
+  run.layout.clear();
+  for (uint64_t b = 0; b < 64; ++b) run.layout.push_back({0, b << 18, 1 << 18, static_cast<uint32_t>(b % 2)});
+  return run;
+}
+
+TEST(PlanTest, CreateRunRefusesAnImpossiblePlan) {
+  const RunDefinition run = LargeRun();
+  EXPECT_TRUE(CheckPlan(run, 2, {}).ok());
+  EXPECT_TRUE(CheckPlan(run, 2, {.free_memory = 128u << 20}).ok()) << "half of 256 MiB on each server";
+  const absl::Status memory = CheckPlan(run, 2, {.free_memory = (128u << 20) - 1});
+  EXPECT_EQ(ReasonOf(memory), "PLAN_IMPOSSIBLE") << memory;
+  EXPECT_TRUE(CheckPlan(run, 2, {.staged_bytes_max = 64u << 20}).ok()) << "two contributions of 32 MiB";
+  EXPECT_EQ(ReasonOf(CheckPlan(run, 2, {.staged_bytes_max = (64u << 20) - 1})), "PLAN_IMPOSSIBLE");
+}
+
+TEST(PlanTest, OneContributionMustNotOutlastARestart) {
+  RunDefinition run = LargeRun();
+  for (Block& block : run.layout) block.shard = 0;  // 64 MiB: 67.1 MB
+  int asked = 0;
+  Machine machine{.recovery_target_s = 30, .disk_bytes_per_s = [&asked] { return ++asked, 2.0e6; }};
+  const absl::Status slow = CheckPlan(run, 1, machine);
+  EXPECT_EQ(ReasonOf(slow), "PLAN_IMPOSSIBLE") << slow;
+  machine.disk_bytes_per_s = [&asked] { return ++asked, 2.3e6; };
+  EXPECT_TRUE(CheckPlan(run, 1, machine).ok());
+  EXPECT_EQ(asked, 2);
+  run.spec.durability = Durability::kCheckpoint;  // logs no contribution
+  EXPECT_TRUE(CheckPlan(run, 1, machine).ok());
+  EXPECT_EQ(asked, 2) << "nobody has to measure";
+}
+
 }  // namespace
 }  // namespace ballast

@@ -22,6 +22,7 @@
 #include "ballast/v1/control.pb.h"
 #include "server/coordinator/follower_registry.h"
 #include "server/coordinator/peer.h"
+#include "server/coordinator/plan.h"
 #include "server/coordinator/run_host.h"
 #include "server/coordinator/run_records.h"
 #include "server/coordinator/worker_registry.h"
@@ -51,6 +52,8 @@ class Runner {
     std::function<void(const absl::Status&)> fatal;  // from any thread: the process must stop
     // Whether an artifact is stored here (server/control/artifacts.h). Called on the opener thread.
     std::function<absl::StatusOr<bool>(const std::string& sha256)> has_artifact;
+    // What a new run may take. Called on the opener thread.
+    std::function<Machine()> machine;
   };
   Runner(Options options, Store* store, RunOpener* opener, CoordinatorMetrics* metrics);
   ~Runner();  // Stop()

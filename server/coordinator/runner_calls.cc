@@ -99,6 +99,7 @@ void Runner::StartCreate(RunSpec spec, Callback<v1::Run> done) {
 // The record is stored before anything else exists: a crash from here on leaves a run that recovery completes.
 absl::Status Runner::PrepareCreate(RunDefinition* run) {
   if (absl::Status disk = opener_->CheckDisk(0); !disk.ok()) return disk;
+  if (absl::Status plan = CheckPlan(*run, options_.servers, options_.machine()); !plan.ok()) return plan;
   const std::pair<absl::string_view, const std::string*> artifacts[] = {{"the model", &run->spec.model_sha256},
                                                                         {"the initial weights", &run->spec.init.weights_sha256}};
   for (const auto& [what, sha256] : artifacts) {

@@ -87,19 +87,6 @@ absl::StatusOr<CheckpointMeta> ParseMeta(absl::string_view bytes) {
   return meta;
 }
 
-// Reads one array and hands it over checked.
-absl::StatusOr<std::string> ReadArray(Store& store, const std::string& key, uint64_t bytes) {
-  absl::StatusOr<std::string> sealed = store.Get(key);
-  if (absl::IsNotFound(sealed.status())) return absl::DataLossError(absl::StrCat("block ", key, " of a checkpoint is missing"));
-  if (!sealed.ok()) return sealed;
-  absl::StatusOr<absl::string_view> value = OpenValue(key, *sealed);
-  if (!value.ok()) return value.status();
-  if (value->size() != bytes)
-    return absl::DataLossError(absl::StrCat("block ", key, " holds ", value->size(), " bytes instead of ", bytes));
-  sealed->resize(bytes);
-  return sealed;
-}
-
 }  // namespace
 
 std::string BlockKey(const std::string& run, uint64_t version, size_t block, int slot) {
@@ -119,6 +106,18 @@ absl::StatusOr<absl::string_view> OpenValue(absl::string_view key, absl::string_
     if (Hash64(value) == checksum) return value;
   }
   return absl::DataLossError(absl::StrCat("record ", key, " does not match its checksum"));
+}
+
+absl::StatusOr<std::string> ReadCheckpointArray(Store& store, const std::string& key, uint64_t bytes) {
+  absl::StatusOr<std::string> sealed = store.Get(key);
+  if (absl::IsNotFound(sealed.status())) return absl::DataLossError(absl::StrCat("block ", key, " of a checkpoint is missing"));
+  if (!sealed.ok()) return sealed;
+  absl::StatusOr<absl::string_view> value = OpenValue(key, *sealed);
+  if (!value.ok()) return value.status();
+  if (value->size() != bytes)
+    return absl::DataLossError(absl::StrCat("block ", key, " holds ", value->size(), " bytes instead of ", bytes));
+  sealed->resize(bytes);
+  return sealed;
 }
 
 absl::Status PutCheckpointMeta(Store& store, const std::string& run, const CheckpointMeta& meta) {
@@ -153,7 +152,7 @@ namespace {
 absl::Status LoadBlock(Store& store, uint64_t version, size_t block, Replica& replica, RecoveryProgress* progress) {
   for (int slot = -1; slot < replica.blocks().slots(block); ++slot) {
     const std::string key = BlockKey(replica.blocks().spec().name, version, block, slot);
-    absl::StatusOr<std::string> value = ReadArray(store, key, replica.values().Bytes(block, slot));
+    absl::StatusOr<std::string> value = ReadCheckpointArray(store, key, replica.values().Bytes(block, slot));
     if (!value.ok()) return value.status();
     replica.values().CopyIn(block, slot, *value);
     if (progress != nullptr) progress->Read(value->size());
@@ -226,7 +225,7 @@ absl::StatusOr<std::shared_ptr<const Encoding>> EncodeCheckpoint(Store& store, c
   };
   const auto fill = [&](size_t i, absl::Span<char> out) {  // both codecs are the bytes as they are stored
     if (!failed.ok()) return;
-    absl::StatusOr<std::string> value = ReadArray(store, keys[i], out.size());
+    absl::StatusOr<std::string> value = ReadCheckpointArray(store, keys[i], out.size());
     if (value.ok()) {
       std::memcpy(out.data(), value->data(), out.size());
     } else {

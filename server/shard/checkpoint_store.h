@@ -41,6 +41,8 @@ absl::StatusOr<std::map<uint64_t, CheckpointMeta>> ListCheckpoints(Store& store,
 // The record first, then the blocks.
 absl::Status DeleteCheckpoint(Store& store, const std::string& run, uint64_t version);
 
+// One array, checked. Errors: DataLoss when it is missing, damaged or of another size.
+absl::StatusOr<std::string> ReadCheckpointArray(Store& store, const std::string& key, uint64_t bytes);
 // Loads the values into `replica` and compares the digest. On an error the values are unspecified.
 absl::Status LoadValues(Store& store, const CheckpointMeta& meta, Replica& replica, RecoveryProgress* progress = nullptr);
 // The same; then StartAt.

@@ -117,10 +117,14 @@ class RocksStore : public Store {
     const absl::StatusOr<std::string> text = Get(kWritesKey);
     if (!text.ok() && !absl::IsNotFound(text.status())) return text.status();
     if (text.ok() && !absl::SimpleAtoi(*text, &writes_)) return absl::DataLossError(absl::StrCat("record ", kWritesKey, " is damaged"));
-    if (acknowledged.ok() && writes_ < *acknowledged) {
-      return absl::DataLossError(
-          absl::StrCat(dir_, "/db ends at write ", writes_, ", but write ", *acknowledged, " was acknowledged: records are lost"));
-    }
+    if (!acknowledged.ok() || writes_ >= *acknowledged) return absl::OkStatus();
+    return absl::DataLossError(
+        absl::StrCat(dir_, "/db ends at write ", writes_, ", but write ", *acknowledged, " was acknowledged: records are lost"));
+  }
+
+  // From here on writes are acknowledged.
+  absl::Status BeginMark() {
+    absl::MutexLock lock(&write_mu_);
     absl::StatusOr<HighMark> mark = HighMark::Create(WritesMarkPath(dir_), writes_);
     if (mark.ok()) mark_.emplace(*std::move(mark));
     return mark.status();
@@ -300,6 +304,15 @@ absl::Status EmptyBulkDir(const std::string& dir) {
   return absl::OkStatus();
 }
 
+std::vector<rocksdb::ColumnFamilyDescriptor> Families() {
+  return {{rocksdb::kDefaultColumnFamilyName, FamilyOptions(/*bulk=*/false)}, {kBulkFamily, FamilyOptions(/*bulk=*/true)}};
+}
+
+absl::Status OpenError(const std::string& dir, const rocksdb::Status& s) {
+  const std::string text = absl::StrCat("open ", dir, "/db: ", s.ToString());
+  return absl::StrContains(text, "lock") ? absl::FailedPreconditionError(text) : absl::DataLossError(text);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, StoreFailed on_failed) {
@@ -310,20 +323,29 @@ absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, St
   BALLAST_FAILPOINT_STATUS("bulk-empty");
   if (absl::Status s = EmptyBulkDir(dir + "/bulk"); !s.ok()) return s;
   BALLAST_FAILPOINT_STATUS("bulk-emptied");
-  const std::vector<rocksdb::ColumnFamilyDescriptor> families = {{rocksdb::kDefaultColumnFamilyName, FamilyOptions(/*bulk=*/false)},
-                                                                 {kBulkFamily, FamilyOptions(/*bulk=*/true)}};
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   BALLAST_FAILPOINT_STATUS("store-open");
-  const rocksdb::Status s =
-      rocksdb::DB::Open(DbOptions(/*create=*/!acknowledged.ok(), CanReadDirect(dir + "/db")), dir + "/db", families, &handles, &db);
-  if (!s.ok()) {
-    const std::string text = s.ToString();
-    if (absl::StrContains(text, "lock")) return absl::FailedPreconditionError(absl::StrCat("open ", dir, "/db: ", text));
-    return absl::DataLossError(absl::StrCat("open ", dir, "/db: ", text));
-  }
+  const rocksdb::DBOptions options = DbOptions(/*create=*/!acknowledged.ok(), CanReadDirect(dir + "/db"));
+  if (const rocksdb::Status s = rocksdb::DB::Open(options, dir + "/db", Families(), &handles, &db); !s.ok()) return OpenError(dir, s);
   BALLAST_FAILPOINT("store-opened");
   auto store = std::make_unique<RocksStore>(dir, db, std::move(handles), std::move(on_failed));
+  absl::Status ready = store->CheckWrites(acknowledged);
+  if (ready.ok()) ready = store->BeginMark();
+  if (!ready.ok()) return ready;
+  return std::unique_ptr<Store>(std::move(store));
+}
+
+absl::StatusOr<std::unique_ptr<Store>> ReadRocksStore(const std::string& dir) {
+  if (!ListDir(dir + "/db").ok()) return absl::NotFoundError(absl::StrCat("there is no store in ", dir));
+  const absl::StatusOr<uint64_t> acknowledged = ReadHighMark(WritesMarkPath(dir));
+  if (!acknowledged.ok() && !absl::IsNotFound(acknowledged.status())) return acknowledged.status();
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status s =
+      rocksdb::DB::OpenForReadOnly(DbOptions(/*create=*/false, /*direct=*/false), dir + "/db", Families(), &handles, &db);
+  if (!s.ok()) return OpenError(dir, s);
+  auto store = std::make_unique<RocksStore>(dir, db, std::move(handles), nullptr);
   if (absl::Status checked = store->CheckWrites(acknowledged); !checked.ok()) return checked;
   return std::unique_ptr<Store>(std::move(store));
 }
