@@ -1,4 +1,4 @@
-// ballastctl ckpt ls|show|verify|save|export
+// ballastctl ckpt ls|show|verify|save|export|diff|rm
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +12,7 @@
 #include "tools/ballastctl/commands.h"
 #include "tools/ballastctl/output.h"
 #include "tools/ballastctl/safetensors_writer.h"
+#include "tools/ballastctl/stored_checkpoints.h"
 
 namespace ballast::ctl {
 namespace {
@@ -257,10 +258,30 @@ void AddCheckpointCommands(CLI::App& app, Globals& globals) {
   };
   add("ls", "List the checkpoints of a run", "RUN", List);
   add("show", "Tensors of a checkpoint: dtype, shape, servers, norm, non-finite count", "RUN[@VERSION]", Show);
-  add("verify", "Read every block and compare checksums; exit code 1 when damaged", "RUN[@VERSION]", Verify);
   add("save", "Take a checkpoint now", "RUN", Save);
 
+  // With --dir: in data directories of servers that are stopped, each given once.
+  static constexpr char kDirs[] = "Data directory of a stopped server; again for each server. No server is asked";
+  auto dirs = std::make_shared<std::vector<std::string>>();
+  CLI::App* verify = ckpt->add_subcommand("verify", "Read every block and compare checksums; exit code 1 when damaged");
+  CLI::Option* which = verify->add_option("RUN[@VERSION]", *name, absl::StrCat(kWhich, "; with --dir: all, when left out"));
+  verify->add_option("--dir", *dirs, kDirs);
+  Bind(verify, globals, [name, dirs, which, &globals] {
+    if (!dirs->empty()) return VerifyStored(globals, *dirs, *name);
+    return which->empty() ? absl::InvalidArgumentError("say which run, or --dir") : Verify(globals, *name);
+  });
+  auto other = std::make_shared<std::string>();
+  CLI::App* diff = ckpt->add_subcommand("diff", "How far two checkpoints are apart, tensor by tensor");
+  diff->add_option("RUN@VERSION", *name, "One checkpoint")->required();
+  diff->add_option("OTHER@VERSION", *other, "The other one")->required();
+  diff->add_option("--dir", *dirs, kDirs)->required();
+  Bind(diff, globals, [name, other, dirs, &globals] { return DiffStored(globals, *dirs, *name, *other); });
+  CLI::App* rm = ckpt->add_subcommand("rm", "Remove a checkpoint; never the newest healthy one, nor one that a start needs");
   auto dir = std::make_shared<std::string>();
+  rm->add_option("RUN@VERSION", *name, "The checkpoint")->required();
+  rm->add_option("--dir", *dir, "Data directory of server 0, stopped")->required();
+  Bind(rm, globals, [name, dir, &globals] { return RemoveStored(globals, *dir, *name); });
+
   auto format = std::make_shared<std::string>("safetensors");
   CLI::App* exported = ckpt->add_subcommand("export", "Write the state dict to files");
   exported->add_option("RUN[@VERSION]", *name, kWhich)->required();

@@ -218,7 +218,7 @@ void AddLogCommands(CLI::App& app, Globals& globals) {
   auto dir = std::make_shared<std::string>();
   const auto add = [&](const char* command, const char* help, absl::Status (*body)(Globals&, const std::string&)) {
     CLI::App* sub = log->add_subcommand(command, help);
-    sub->add_option("DIR", *dir, "Data directory, or one runs/RUN/shard-S in it")->required();
+    sub->add_option("--dir,DIR", *dir, "Data directory, or one runs/RUN/shard-S in it")->required();
     Bind(sub, globals, [dir, body, &globals] { return body(globals, *dir); });
   };
   add("verify", "Check every record, chain and mark; exit code 1 names file and offset of the damage", Verify);
