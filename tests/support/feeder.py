@@ -10,6 +10,7 @@ What Spark adds (scheduling, retries, speculation) tests do by hand: a partition
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Ack:
     outcome: str  # TRAINED, DUPLICATE or SKIPPED
     version: int
     durable: bool
+    at: float = 0.0  # time.monotonic()
+    waited_s: float = 0.0  # since the batch was sent, as credit allowed it
 
 
 class AckLog:
@@ -117,10 +120,19 @@ class _ObservedFeed(PartitionFeed):
         super().__init__(task, partition, attempt)
         self._log = log
         self._avoid = list(avoid)
+        self._sent: dict[int, float] = {}  # by seq, when
+
+    def _pump(self) -> None:
+        before = self._window.unsent_seqs()
+        super()._pump()
+        now = time.monotonic()
+        self._sent.update(dict.fromkeys(before[: len(before) - len(self._window.unsent_seqs())], now))
 
     def _on_ack(self, ack: Any) -> None:
         super()._on_ack(ack)
-        self._log.add(Ack(self._task.epoch, self._partition, ack.seq, ack.Outcome.Name(ack.outcome), ack.version, ack.durable))
+        now = time.monotonic()
+        waited = now - self._sent.pop(ack.seq, now)
+        self._log.add(Ack(self._task.epoch, self._partition, ack.seq, ack.Outcome.Name(ack.outcome), ack.version, ack.durable, now, waited))
 
 
 class FeederJob:

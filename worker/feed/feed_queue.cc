@@ -11,6 +11,9 @@ namespace {
 // What a feed should be able to hold: its window of 2 x step_rows, with room to be read ahead.
 uint64_t WantedCredit(const RunSpec& spec, uint64_t row_bytes) { return row_bytes * std::max(2 * spec.step_rows, 4 * spec.batch_rows); }
 
+// What the feeds of a run should hold together: what is beyond it only waits the longer.
+uint64_t SharedCredit(const RunSpec& spec, uint64_t row_bytes) { return 4 * WantedCredit(spec, row_bytes); }
+
 // One batch must always fit, or a feed could never send it.
 uint64_t LeastCredit(const RunSpec& spec, uint64_t row_bytes) { return std::max<uint64_t>(1, row_bytes * spec.batch_rows); }
 
@@ -45,11 +48,28 @@ void FeedQueue::WelcomeWaiting() {
     if (feed.welcomed || feed.closing) continue;
     const uint64_t left = bytes_max_ > quotas_ ? bytes_max_ - quotas_ : 0;
     const uint64_t least = batch_bytes_ = LeastCredit(*spec_, row_bytes);
+    shared_bytes_ = SharedCredit(*spec_, row_bytes);
     if (left < least && quotas_ > 0) continue;
     feed.quota = std::max(least, std::min(left, WantedCredit(*spec_, row_bytes)));
     quotas_ += feed.quota;
     feed.welcomed = true;
-    feed.outlet->Welcome(spec_, feed.quota);
+    Share();
+    feed.withheld = Excess(feed);
+    feed.outlet->Welcome(spec_, feed.quota - feed.withheld);
+  }
+}
+
+// Somebody came, ended or left: whoever has less than its share now gets it. Who has more gives it back batch by batch.
+void FeedQueue::Share() {
+  const auto sends = [](const Feed& feed) { return feed.welcomed && !feed.closing && !feed.ended; };
+  const auto count = std::count_if(feeds_.begin(), feeds_.end(), [&](const auto& f) { return sends(f.second); });
+  share_bytes_ = std::max(batch_bytes_, shared_bytes_ / static_cast<uint64_t>(std::max<int64_t>(count, 1)));
+  for (auto& [id, feed] : feeds_) {
+    const uint64_t excess = Excess(feed);
+    if (!sends(feed) || feed.withheld <= excess) continue;
+    if (OutOfCredit(feed)) feed.waits = false;
+    feed.outlet->Credit(feed.withheld - excess);
+    feed.withheld = excess;
   }
 }
 
@@ -105,6 +125,7 @@ void FeedQueue::End(FeedId id) {
   if (it == feeds_.end()) return;
   it->second.ended = true;
   FinishIfDone(it->second);
+  Share();
   Changed();
 }
 
@@ -125,6 +146,7 @@ void FeedQueue::Close(FeedId id) {
   if (it->second.welcomed) quotas_ -= it->second.quota;
   feeds_.erase(it);
   WelcomeWaiting();
+  Share();
   Changed();
 }
 
@@ -186,11 +208,14 @@ void FeedQueue::ReturnCredit(Entry& entry) {
   const auto payer = feeds_.find(entry.payer);
   entry.payer = 0;
   if (payer == feeds_.end()) return;
-  const uint64_t bytes = entry.rows->Bytes();
+  Feed& feed = payer->second;
+  const uint64_t bytes = entry.rows->Bytes(), excess = Excess(feed);
+  const uint64_t kept = std::min(bytes, excess - std::min(excess, feed.withheld));
   // A task that flushed because its window is full goes on waiting; one that ran out of credit may send again.
-  if (payer->second.used + batch_bytes_ > payer->second.quota) payer->second.waits = false;
-  payer->second.used -= bytes;
-  if (!payer->second.closing) payer->second.outlet->Credit(bytes);
+  if (OutOfCredit(feed) && kept < bytes) feed.waits = false;
+  feed.used -= bytes;
+  feed.withheld += kept;
+  if (!feed.closing && kept < bytes) feed.outlet->Credit(bytes - kept);
 }
 
 void FeedQueue::LeaveQueue(const BatchId& id) {

@@ -3,7 +3,9 @@
 // A feed gets its credit once, when the session has told what the run is; the credit comes back as batches leave the queue (their training
 // begins, or they turn out to be done). Credit and acknowledgement are separate, else a part-full contribution could wait for a window that
 // waits for it. A batch whose claim is parked keeps the bytes of its own feed only, so it never starves another feed.
-// Several feeds may carry one batch (speculative twins): its data is kept once and each of them is acknowledged.
+// Many feeds share what a few would hold: then part of each one's credit is withheld as it comes back, and given when others end. So what
+// was sent does not wait the longer the more tasks there are, and the worker still has several steps of rows. Several feeds may carry one
+// batch (speculative twins): its data is kept once and each of them is acknowledged.
 //
 // A batch's life: queued -> claimed (TakeUnclaimed) -> left the queue (LeaveQueue) -> acknowledged. Unclaim takes it back to queued: its
 // session ended. The data stays until the acknowledgement, so nothing has to be sent again for a recomputation.
@@ -12,6 +14,7 @@
 #ifndef BALLAST_WORKER_FEED_FEED_QUEUE_H_
 #define BALLAST_WORKER_FEED_FEED_QUEUE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -81,7 +84,8 @@ class FeedQueue {
     bool waits = false;  // flushed, and nothing came since
     bool ended = false;
     bool closing = false;       // the last word was said
-    uint64_t quota = 0;         // credit at Welcome
+    uint64_t quota = 0;         // credit that it may have at most
+    uint64_t withheld = 0;      // of it, while others need their share
     uint64_t used = 0;          // bytes in the queue
     std::set<BatchId> batches;  // that it waits for
   };
@@ -96,6 +100,12 @@ class FeedQueue {
     if (changed_) changed_();
   }
   void WelcomeWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Share() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // How much of its quota a feed may not have now.
+  uint64_t Excess(const Feed& feed) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return feed.quota - std::min(feed.quota, share_bytes_); }
+  bool OutOfCredit(const Feed& feed) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return feed.used + batch_bytes_ > feed.quota - feed.withheld;
+  }
   void ReturnCredit(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Fault(Feed& feed, const FeedFault& fault) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FinishIfDone(Feed& feed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -111,6 +121,8 @@ class FeedQueue {
   std::map<BatchId, Entry> batches_ ABSL_GUARDED_BY(mu_);
   std::deque<BatchId> unclaimed_ ABSL_GUARDED_BY(mu_);  // may name batches that are gone or claimed
   uint64_t batch_bytes_ ABSL_GUARDED_BY(mu_) = 0;       // of a full batch
+  uint64_t shared_bytes_ ABSL_GUARDED_BY(mu_) = 0;      // what all feeds together should hold
+  uint64_t share_bytes_ ABSL_GUARDED_BY(mu_) = 0;       // of it for each feed that sends
   uint64_t quotas_ ABSL_GUARDED_BY(mu_) = 0;            // of the welcomed feeds
   uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;             // data that is kept, in the queue or not
 };

@@ -94,6 +94,55 @@ TEST_F(FeedQueueTest, SendingBeyondTheCreditEndsTheFeed) {
   EXPECT_EQ(a_.Take(), Heard{"fault PROTOCOL"});
 }
 
+// Four feeds hold two steps each; sixteen hold together what the four would.
+TEST_F(FeedQueueTest, ManyFeedsShareWhatFewWouldHold) {
+  queue_.Serve(Spec(16, 4));
+  Task tasks[16];
+  std::vector<FeedQueue::FeedId> feeds;
+  for (uint32_t i = 0; i < 16; ++i) feeds.push_back(queue_.Open(&tasks[i], 1, i, absl::Now()));
+  EXPECT_EQ(tasks[3].Take(), Heard{"welcome 256"});
+  EXPECT_EQ(tasks[7].Take(), Heard{"welcome 128"});
+  EXPECT_EQ(tasks[15].Take(), Heard{"welcome 64"});
+  // The first one gives back what it has too much, batch by batch of 32 bytes: 256 - 64 of them.
+  tasks[0].Take();
+  for (uint64_t seq = 0; seq < 8; ++seq) {
+    queue_.Add(feeds[0], Rows(0, seq));
+    queue_.TakeUnclaimed(1);
+    queue_.LeaveQueue({1, 0, seq});
+  }
+  EXPECT_EQ(tasks[0].Take(), (Heard{"credit 32", "credit 32"}));
+}
+
+TEST_F(FeedQueueTest, CreditThatWasWithheldComesWhenOthersEnd) {
+  queue_.Serve(Spec(16, 4));
+  Task tasks[8];
+  std::vector<FeedQueue::FeedId> feeds;
+  for (uint32_t i = 0; i < 8; ++i) feeds.push_back(queue_.Open(&tasks[i], 1, i, absl::Now()));
+  EXPECT_EQ(tasks[7].Take(), Heard{"welcome 128"});
+  for (uint32_t i = 0; i < 2; ++i) queue_.End(feeds[i]);  // six are left: 170 bytes each
+  EXPECT_EQ(tasks[7].Take(), (Heard{"credit 18", "credit 24"}));
+  for (uint32_t i = 2; i < 6; ++i) queue_.Close(feeds[i]);  // two: what each wanted, 256
+  uint64_t credit = 0;
+  for (const std::string& heard : tasks[7].Take()) credit += std::stoull(heard.substr(7));
+  EXPECT_EQ(credit, 256u - 128u - 18u - 24u);
+}
+
+// A task that has used up its share waits for credit, not for an acknowledgement: it is no reason to submit what is there.
+TEST_F(FeedQueueTest, AFeedThatUsedUpItsShareMaySendAgain) {
+  queue_.Serve(Spec(4, 4));  // wants 128 bytes; all together 512; a batch has 32
+  Task tasks[16];
+  std::vector<FeedQueue::FeedId> feeds;
+  for (uint32_t i = 0; i < 16; ++i) feeds.push_back(queue_.Open(&tasks[i], 1, i, absl::Now()));
+  EXPECT_EQ(tasks[15].Take(), Heard{"welcome 32"});
+  queue_.Add(feeds[15], Rows(15, 0));
+  for (const FeedQueue::FeedId feed : feeds) queue_.Flush(feed);
+  queue_.TakeUnclaimed(10);
+  EXPECT_TRUE(queue_.Blocked());
+  queue_.LeaveQueue({1, 15, 0});
+  EXPECT_EQ(tasks[15].Take(), Heard{"credit 32"});
+  EXPECT_FALSE(queue_.Blocked());
+}
+
 TEST_F(FeedQueueTest, TheSumOfCreditsStaysBelowTheBoundAndLaterFeedsWait) {
   FeedQueue queue("run", 300);
   queue.Serve(Spec(8, 4));  // each wants 128 bytes, at least 32

@@ -37,6 +37,9 @@ class Window:
     def next_unsent(self) -> Optional[Batch]:
         return self._unsent[0] if self._unsent else None
 
+    def unsent_seqs(self) -> list[int]:
+        return [batch.seq for batch in self._unsent]
+
     def mark_sent(self) -> None:
         """The batch of next_unsent is on its way."""
         self._unsent.pop(0)
