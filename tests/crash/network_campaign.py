@@ -1,8 +1,9 @@
 """Network faults at random, for as long as it is told: every epoch has a few of them, and after every epoch each row must count exactly once.
 
-    python -m tests.crash.network_campaign --duration 600 --seed 1
+    python -m tests.crash.network_campaign --duration 600 --seed 1 [--results FILE]
 
-Prints one line of JSON at the end (and after a failure, with the seed).
+A campaign is a series of parts of two minutes, each a new cluster with the next seed. `--results` (tests/support/results.py) gets a line for each; a
+later call goes on behind the last seed.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tests.support import audit, faults
 from tests.support.feeder import FeederJob, export_counter, in_background, options
 from tests.support.proxied import ProxiedCluster
+from tests.support.results import Results
 from tests.support.rows import CounterRows
 
 ROWS, SLOTS, PARTITIONS = 4000, 500, 4
 FAULTS_AN_EPOCH = 4
+PART_S = 120.0
 
 
 class Campaign:
@@ -66,12 +71,9 @@ class Campaign:
         self.done[f"{method} {passing.__name__}{' and cut' if cut else ''}"] += 1
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Network faults at random.")
-    parser.add_argument("--duration", type=float, default=60, help="seconds")
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}", flush=True)
+def play(seed: int, seconds: float) -> dict[str, Any]:
+    """One part. Returns its figures; raises when a row is lost or counted twice, or nothing goes on."""
+    print(f"seed {seed}", flush=True)
     start, epochs = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as directory, ProxiedCluster(Path(directory), server_flags=("--log-retain", "all")) as cluster:
         model = export_counter(Path(directory) / "counter.pt", SLOTS)
@@ -79,14 +81,30 @@ def main() -> int:
         settings = options(partitions=PARTITIONS, lease_s=5.0)
         job = FeederJob(cluster.control.address, "network", model, rows, run_options=settings, stall_s=5.0)
         job.create()
-        campaign = Campaign(cluster, job, rows, arguments.seed)
-        while time.monotonic() - start < arguments.duration:
+        campaign = Campaign(cluster, job, rows, seed)
+        while time.monotonic() - start < seconds:
             campaign.epoch(epochs + 1)
             epochs += 1
         audit.assert_each_batch_once(cluster, job.run)
-    print(json.dumps({"seed": arguments.seed, "seconds": round(time.monotonic() - start), "epochs": epochs, "rows": epochs * ROWS,
-                      "faults": sum(campaign.done.values()), "kinds": dict(sorted(campaign.done.items()))}))  # fmt: skip
-    return 0
+    return dict(epochs=epochs, rows=epochs * ROWS, faults=sum(campaign.done.values()), kinds=dict(sorted(campaign.done.items())))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--duration", type=float, default=60, help="seconds")
+    parser.add_argument("--seed", type=int, default=1, help="of the first part, if the results file has none that is later")
+    parser.add_argument("--results", type=Path, help="JSON lines: read to go on, appended to")
+    arguments = parser.parse_args()
+    results, start, result = Results(arguments.results), time.monotonic(), "ok"
+    while result == "ok" and (left := arguments.duration - (time.monotonic() - start)) > 0:
+        seed, begun, figures = results.next_seed(arguments.seed), time.monotonic(), {}
+        try:
+            figures = play(seed, min(PART_S, left))
+        except Exception as error:
+            traceback.print_exc()
+            result = f"{type(error).__name__}: {str(error)[:500]}"
+        print(json.dumps(results.add(seed, 1, time.monotonic() - begun, result, figures)), flush=True)
+    return int(result != "ok")
 
 
 if __name__ == "__main__":
