@@ -30,6 +30,7 @@ from ballast.spark.columns import Source
 from ballast.spark.feed import FeedCounts, FeedTask
 from ballast.spark.sender import PartitionFeed
 from ballast.spark.spec import Options, make_spec
+from ballast.spark.window import Window
 from ballast.v1 import control_pb2
 from tests.support import models
 
@@ -116,11 +117,17 @@ class AckLog:
 
 
 class _ObservedFeed(PartitionFeed):
-    def __init__(self, task: FeedTask, partition: int, attempt: str, log: AckLog, avoid: list[str]) -> None:
+    def __init__(self, task: FeedTask, partition: int, attempt: str, log: AckLog, avoid: list[str], window_bytes: Optional[int]) -> None:
         super().__init__(task, partition, attempt)
+        self._window_bytes = window_bytes
         self._log = log
         self._avoid = list(avoid)
         self._sent: dict[int, float] = {}  # by seq, when
+
+    def _first_place(self) -> None:
+        super()._first_place()
+        if self._window_bytes is not None:
+            self._window = Window(self._window_bytes, self._place.message.window_rows)  # type: ignore[union-attr]
 
     def _pump(self) -> None:
         before = self._window.unsent_seqs()
@@ -144,6 +151,7 @@ class FeederJob:
         self.options = run_options or options(partitions=rows.partitions)
         self.optimizer = optimizer or ballast.SGD(lr=1.0)
         self.patience_s, self.stall_s = patience_s, stall_s
+        self.window_bytes: Optional[int] = None  # what a task holds beyond two steps of rows; None: what the server says
         self.acks = AckLog()
 
     def create(self) -> Any:
@@ -210,7 +218,7 @@ class FeederJob:
         fail_at_end  raises TaskFailed after every batch was acknowledged
         """
         packer = Packer(self.task(epoch).sources, self.options.batch_rows, True, partition)
-        feed = _ObservedFeed(self.task(epoch), partition, f"attempt {attempt}", self.acks, list(avoid))
+        feed = _ObservedFeed(self.task(epoch), partition, f"attempt {attempt}", self.acks, list(avoid), self.window_bytes)
         try:
             for batch in packer.batches(self.rows.partition(epoch, partition)):
                 if before is not None:
