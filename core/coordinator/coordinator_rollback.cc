@@ -6,6 +6,7 @@
 //
 // Nothing is granted until a checkpoint of that version is committed. From then on the log before the decision is not needed to get here
 // again, and what the checkpoints of the undone versions hold cannot be taken for something that counts.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -114,10 +115,13 @@ void CoordinatorImpl::ApplyRollback(const Decision& d) {
   checkpoints_.Want();
 }
 
-// Before the manifest that ends the rollback: outputs for the store take effect in their order.
+// Before the manifest that ends the rollback: outputs for the store take effect in their order. The last epoch is forgotten first: a crash
+// then leaves epochs without a gap, and the replay of the ROLLBACK comes to the same end. With a gap it would take a later epoch for the
+// one to go on with, and the rows of those before it would never be trained.
 void CoordinatorImpl::StoreRewound() {
   Epochs::Rewound rewound = std::exchange(rollback_->rewound, {});
   for (EpochRecord& record : rewound.reopened) outputs_.push_back(PersistEpoch{std::move(record)});
+  std::reverse(rewound.forgotten.begin(), rewound.forgotten.end());
   for (uint32_t epoch : rewound.forgotten) outputs_.push_back(DropEpoch{epoch});
 }
 

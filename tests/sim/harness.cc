@@ -225,6 +225,7 @@ void Harness::Deliver(Output& output) {
     epochs[epoch] = std::move(persist->record);
     coordinator_->OnEpochDurable(epoch, now_ms_);
   } else if (const auto* drop = std::get_if<DropEpoch>(&output)) {
+    dropped_epochs.push_back(drop->epoch);
     epochs.erase(drop->epoch);
   } else {
     replies.push_back(std::move(std::get<Reply>(output)));

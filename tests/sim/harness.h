@@ -84,6 +84,7 @@ class Harness {
   std::vector<std::pair<uint32_t, ShardMessage>> to_shard;
   std::vector<Manifest> manifests;
   std::map<uint32_t, EpochRecord> epochs;
+  std::vector<uint32_t> dropped_epochs;  // in the order of the store's writes
   std::vector<Reply> replies;
 
  private:

@@ -113,6 +113,19 @@ TEST(Protocol, ContributionOfTheOldGenerationNeverCounts) {
   EXPECT_NE(h.Open(w), w);
 }
 
+// A crash between two of these writes must leave no gap: recovery would go on with the later epoch and never feed the earlier one.
+TEST(Protocol, ARollbackForgetsTheLastEpochFirst) {
+  Harness h;
+  h.Ready();
+  h.Checkpoint();
+  h.Train(h.Open(), kB0);
+  ASSERT_TRUE(ReportOf(h.Commit(1, {{0, 1, 4}})).committed);
+  ASSERT_TRUE(h.Begin(2).status.ok());
+  ASSERT_TRUE(h.Rollback(1).status.ok());
+  EXPECT_EQ(h.dropped_epochs, (std::vector<uint32_t>{2, 1}));
+  EXPECT_TRUE(h.epochs.empty());
+}
+
 TEST(Protocol, NothingIsGrantedBeforeTheRollbackIsCovered) {
   Harness h;
   h.Ready();
