@@ -21,8 +21,8 @@ std::vector<std::string> PlanLines(const RunDefinition& run, uint32_t servers);
 // What a server has to give. The others are taken to be like server 0.
 struct Machine {
   uint64_t free_memory = UINT64_MAX;
-  uint64_t staged_bytes_max = UINT64_MAX;    // undecided contributions of a shard
-  double recovery_target_s = 0;              // 0: a restart may take as long as it likes
+  uint64_t staged_bytes_max = UINT64_MAX;              // undecided contributions of a shard
+  double recovery_target_s = 0;                        // 0: a restart may take as long as it likes
   std::function<double()> disk_bytes_per_s = nullptr;  // measures; 0: unknown. Only asked when contributions are large
 };
 

@@ -23,7 +23,8 @@ using StoreFailed = std::function<void(const absl::Status&)>;
 // files damaged or missing, or when it opened with less than was acknowledged; FailedPrecondition when another process holds them.
 absl::StatusOr<std::unique_ptr<Store>> OpenRocksStore(const std::string& dir, StoreFailed on_failed = nullptr);
 
-// The same for a directory that is in no server's hands: nothing on the disk is changed, and every write fails. NotFound when there is no store.
+// The same for a directory that is in no server's hands: nothing on the disk is changed, and every write fails. NotFound when there is no
+// store.
 absl::StatusOr<std::unique_ptr<Store>> ReadRocksStore(const std::string& dir);
 
 }  // namespace ballast
