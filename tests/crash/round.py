@@ -35,6 +35,7 @@ ARM_S = 1.5  # a campaign waits so long for an armed point to be passed; then th
 SELDOM_S = 6.0  # the same for points that are passed seldom
 SELDOM = ("root-", "epoch-drop", *CUTS)
 HEAL_S = 60.0
+FIRST_S = 180.0  # Spark takes its time to start
 PROGRESS_S = 10.0  # from the moment that every process serves
 # What a rollback may be answered while servers die: it cannot be now, or that checkpoint went away.
 NO_ROLLBACK = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND", "CANCELLED")
@@ -94,7 +95,7 @@ class Round:
         with self.cluster:
             self.feeding = self._make_feeding()
             self.feeding.start()
-            wait_for("the first acknowledgements", lambda: self.feeding.count() >= 4, HEAL_S)
+            wait_for("the first acknowledgements", lambda: self.feeding.count() >= 4, FIRST_S)
             self.readers = [oracles.Reader(server, RUN, 1) for server in self.cluster.servers]
             self.side_runs = self._make_side_runs() if self.settings.side_runs else None
             try:
