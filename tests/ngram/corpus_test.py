@@ -1,0 +1,36 @@
+"""Bit equality with lmplz on real text: checksums of its sorted ARPA files, of corpora that are too large for the repository. docs/NGRAM.md,
+"Corpora", says how they are made; BALLAST_NGRAM_CORPUS names their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+FOLDER = os.environ.get("BALLAST_NGRAM_CORPUS")
+pytestmark = pytest.mark.skipif(not FOLDER, reason="BALLAST_NGRAM_CORPUS names no folder with the corpora of docs/NGRAM.md")
+
+CHECKSUMS = {
+    ("1MB", 3, None): "2f40d9cf78ac363bf83276379452508e6c904fc8bf4f320a05c4667b1ac732a4",
+    ("1MB", 5, None): "8e0fe7bc2aa6c899366669a690622b91d7d3a3fc626b0f302c4bf15b002b48d6",
+    ("10MB", 3, None): "7ae682610adc3154a6d1d335903788414cd9ae3d773457ae4f18a97e76dd9fde",
+    ("10MB", 5, None): "419576ccc2d62d58bc34589034fa49408f085cd7d5f37711fc3d3d9e1c8a17e1",
+    ("100MB", 3, None): "7404871cde66ace4d894b765dcabcd01e108b6d6d44010d985f6d47cdf0b2638",
+    ("100MB", 5, None): "887f9aba4353c6f076081f94cafb94657f474ce6133f52a26f30ca25316cedfd",
+    ("100MB", 3, "0,0,1"): "1fc6be884db682cf56f1810a90f8e534f5a167054f6934db3cf0c897a174d132",
+    ("100MB", 5, "0,0,1,1,2"): "e1cdbba4da23f133017dc3d7dcbe89ff4afca0465516739e4b64e31999a8b179",
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "order", "prune"), [pytest.param(*key, marks=[pytest.mark.slow] if key[0] == "100MB" else []) for key in CHECKSUMS]
+)
+def test_model_has_the_bytes_of_lmplz(ngram, size: str, order: int, prune: str | None):
+    out = ngram.scratch / "arpa"
+    flags = ["--order", order, "--compat", "lmplz", *(["--prune", prune] if prune else [])]
+    ngram.ok("train", pathlib.Path(FOLDER) / f"rfc.{size}.txt", "--out", out, *flags)
+    lines = subprocess.run(["sort", "-T", ngram.scratch, out], env={**os.environ, "LC_ALL": "C"}, check=True, capture_output=True).stdout
+    assert hashlib.sha256(lines).hexdigest() == CHECKSUMS[size, order, prune]
