@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 
 namespace ballast::testing {
@@ -53,8 +54,11 @@ std::shared_ptr<grpc::Channel> InProcessCluster::Channel(uint32_t index) const {
 }
 
 std::unique_ptr<grpc::ClientContext> Call() {
+  // How many times slower this program is under a sanitizer (tools/sanitize).
+  static const char* const slowness = std::getenv("BALLAST_SANITIZED");
+  static const int seconds = 30 * (slowness == nullptr ? 1 : std::atoi(slowness));
   auto call = std::make_unique<grpc::ClientContext>();
-  call->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  call->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(seconds));
   call->set_wait_for_ready(true);
   return call;
 }

@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# How many times slower and larger the programs are than usual, as under a sanitizer (tools/sanitize sets it): deadlines and memory limits of
+# tests grow by it, and clusters end in order, so that leaks are found.
+SANITIZED = float(os.environ.get("BALLAST_SANITIZED", "0"))
+SLOWNESS = max(1.0, SANITIZED)
 T = TypeVar("T")
 
 
@@ -33,7 +37,8 @@ def binary(name: str) -> str:
 
 
 def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
-    """The first true value of `condition`; TimeoutError naming `what` after `seconds`."""
+    """The first true value of `condition`; TimeoutError naming `what` after `seconds` (times SLOWNESS)."""
+    seconds *= SLOWNESS
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -100,7 +105,7 @@ class Process:
         assert self.popen is not None
         self.popen.send_signal(sig)
         if sig in (signal.SIGKILL, signal.SIGTERM):
-            self.popen.wait(60)
+            self.popen.wait(60 * SLOWNESS)
 
     def log_tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
@@ -187,13 +192,13 @@ class Cluster:
         return self.servers + self.workers
 
     def stop(self) -> None:
-        for process in reversed(self.processes()):
+        for process in [*self.workers, *self.servers]:  # server 0's last checkpoint needs the others
             if process.alive():
-                process.kill()
+                process.kill(signal.SIGTERM if SANITIZED else signal.SIGKILL)
 
     def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs ballastctl against this cluster."""
-        done = subprocess.run([binary("ballastctl"), "--server", self.address, *arguments], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([binary("ballastctl"), "--server", self.address, *arguments], capture_output=True, text=True, timeout=120 * SLOWNESS)
         if check and done.returncode != 0:
             raise RuntimeError(f"ballastctl {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
         return done
