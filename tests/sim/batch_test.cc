@@ -186,7 +186,7 @@ TEST(Protocol, BatchThatKillsWorkersIsQuarantined) {
     h->OnSessionLost(w, h.now());
     h.Pump();
   }
-  EXPECT_EQ(h.last().kind, DecisionKind::kSkip);
+  ASSERT_EQ(h.last().kind, DecisionKind::kSkip);
   EXPECT_EQ(h.last().skipped[0].batch, kB0);
   const SessionId w = h.Open();
   h.Claim(w, kB0);
