@@ -252,7 +252,7 @@ def requests() -> None:
 
 
 def servers() -> None:
-    """Sequences of calls that get far: see Peer in server_fuzz.cc for what each byte chooses (0 mostly: as it should be)."""
+    """Sequences of calls that get far: see hostile_peer.cc for what each byte chooses (0 mostly: as it should be)."""
     plain, sent = bytes(1), bytes(2)  # unspoiled; and answered
     train_init = b"\4\3\0" + plain + bytes(2) + plain + bytes(1) + bytes(1) + plain
     train = b"\4\0\0\0\0" + plain + bytes(2) + plain + bytes(1) + bytes(1) + plain
