@@ -16,10 +16,10 @@ from ballast.optim import Optimizer
 from ballast.spark.feed import FeedCounts
 from ballast.spark.spec import Options, make_spec
 from ballast.v1 import control_pb2
-from tests.support.cluster import wait_for
+from tests.support.cluster import SLOWNESS, wait_for
 from tests.support.feeder import FeederJob, RowSource
 
-PATIENCE_S = 60.0
+PATIENCE_S = 60.0 * SLOWNESS
 PAUSE_S = 0.2
 
 
