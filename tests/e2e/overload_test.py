@@ -160,7 +160,8 @@ def feed(job: FeederJob, first: int, count: int) -> Callable[[float], dict[int, 
 def test_ten_times_the_feeds(cluster: Cluster, model: ModelFile) -> None:
     """40 tasks at once where 4 keep the worker busy: they wait for credit, so memory does not grow with them, what was sent does not wait longer, and the
     work done does not shrink; when they end, all is as before. Compared within one run, because others may use the machine."""
-    settings = options(partitions=MANY, batch_rows=BATCH_ROWS, step_rows=8 * BATCH_ROWS, seed=1)
+    # Checkpoints as in everyday use, else the log of ten minutes fills a disk.
+    settings = options(partitions=MANY, batch_rows=BATCH_ROWS, step_rows=8 * BATCH_ROWS, checkpoint_seconds=10)
     rows = Faucet(MANY)
     job = FeederJob(cluster.address, "overload", model, rows, run_options=settings)
     job.window_bytes = 0  # so that a task is soon done when it gets no more rows
