@@ -169,9 +169,9 @@ def test_ten_times_the_feeds(cluster: Cluster, model: ModelFile) -> None:
     job.begin(1)
     few = feed(job, 0, FEW)
     job.acks.await_count(200)  # warm
-    before = {p.name: resident(p) for p in cluster.processes()}
     start = time.monotonic()
     time.sleep(BESIDE_S)  # how long each phase lasts is part of the test
+    before = {p.name: resident(p) for p in cluster.processes()}
     with Sampler(cluster) as seen:
         many, loaded = feed(job, FEW, MANY - FEW), time.monotonic()
         time.sleep(DURATION_S)
