@@ -64,7 +64,7 @@ const Case kCases[] = {
     {"no-replay", "Protocol.RestartedShardReplaysWhatItMissed", "too early"},
     {"older-history", "Protocol.ShardAheadOfTheCoordinatorStopsTheRun", nullptr},
     {"no-fingerprint-check", "Protocol.DuplicateWithOtherContentIsReported", nullptr},
-    {"no-committed-marker", "Epochs.LateFeedOfACommittedEpochIsNeverTrained", nullptr},
+    {"no-committed-marker", "Epochs.LateFeedOfACommittedEpochIsNeverTrained", "nothing moves any more"},
     {"part-of-a-manifest", "Checkpoints.AManifestNeedsTheDigestOfEveryServer", "has no checkpoint of manifest"},
     {"manifest-before-its-cut", "Checkpoints.AManifestWaitsForItsCutOnDisk", "which is not durable"},
     {"manifest-without-ledger", "Checkpoints.ManifestCoversExactlyTheDecisionsBeforeIt", "batches are missing"},

@@ -156,6 +156,9 @@ void World::MakeMove() {
 
 bool World::Finished() const {
   if (driver_ != DriverPhase::kEnd || !CoordinatorUp()) return false;
+  // Nor does anybody wait for an answer: a twin outlives the commit of its epoch.
+  if (std::any_of(attempts_.begin(), attempts_.end(), [](const SimAttempt& a) { return a.state == SimAttempt::State::kRunning; }))
+    return false;
   return std::all_of(shards_.begin(), shards_.end(), [&](const SimShard& s) { return s.up && s.applied == shards_[0].decisions.size(); }) &&
          shards_[0].synced_decisions == shards_[0].decisions.size();
 }

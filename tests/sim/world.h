@@ -8,6 +8,7 @@
 //   - every shard applies a prefix of the one list of decisions
 //   - no contribution is older than the run allows
 //   - once no more faults happen everything is acknowledged and committed within a bounded number of moves, and the rows add up
+//   - a twin that is still at work when its epoch is committed gets its answers too
 //
 // Files: world.cc (moves, faults, end) · world_coordinator.cc (outputs, promises, restart) · world_shards.cc · world_workers.cc ·
 // world_network.cc (partitions) · world_spark.cc (tasks and driver).
