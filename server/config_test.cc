@@ -1,12 +1,13 @@
 #include "server/config.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 #include <map>
 #include <string>
 #include <vector>
+
+#include "tests/support/fresh_dir.h"
 
 namespace ballast {
 namespace {
@@ -25,7 +26,7 @@ Parsed Parse(std::vector<const char*> arguments, std::map<std::string, std::stri
 }
 
 std::string TomlFile(const std::string& text) {
-  const std::string path = testing::TempDir() + "/config_test_" + std::to_string(getpid()) + ".toml";
+  const std::string path = FreshDir() + "/server.toml";
   std::ofstream(path) << text;
   return path;
 }

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/fresh_dir.h"
+
 namespace ballast {
 namespace {
 
@@ -22,7 +24,7 @@ absl::Status Parse(std::vector<const char*> arguments, const Environment& enviro
 }
 
 TEST(ConfigTest, FlagsBeatTheEnvironmentWhichBeatsTheFile) {
-  const std::string file = testing::TempDir() + "/worker.toml";
+  const std::string file = FreshDir() + "/worker.toml";
   std::ofstream(file) << "threads = 1\nname = \"file\"\nfeed-bytes = \"8M\"\n";
   CommandLine line;
   const absl::Status status =
@@ -43,7 +45,7 @@ TEST(ConfigTest, PrintConfigNamesTheOriginOfEveryValue) {
 }
 
 TEST(ConfigTest, UnknownKeysAndBadValuesAreErrors) {
-  const std::string file = testing::TempDir() + "/unknown.toml";
+  const std::string file = FreshDir() + "/unknown.toml";
   std::ofstream(file) << "thread = 1\n";
   CommandLine line;
   EXPECT_FALSE(Parse({"--config", file.c_str()}, {}, &line).ok());

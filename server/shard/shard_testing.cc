@@ -98,9 +98,6 @@ RunSpec TestSpec(OptimizerKind optimizer, Codec push_codec) {
 
 TestShard::TestShard(RunSpec s, uint32_t index, uint32_t shards) : spec(std::move(s)) {
   layout = *MakeLayout(spec.tensors, shards);
-  std::string dir = ::testing::TempDir() + "/shard_XXXXXX";
-  dir_ = ::mkdtemp(dir.data());
-  options.dir = dir_ + "/run";
   options.shard = index;
   options.shards = shards;
   options.incarnation = 0;
@@ -112,10 +109,15 @@ TestShard::TestShard(RunSpec s, uint32_t index, uint32_t shards) : spec(std::mov
 TestShard::~TestShard() {
   Close();
   std::error_code ignored;
-  std::filesystem::remove_all(dir_, ignored);
+  if (!dir_.empty()) std::filesystem::remove_all(dir_, ignored);
 }
 
 absl::Status TestShard::Open() {
+  if (options.dir.empty()) {
+    std::string dir = ::testing::TempDir() + "/shard_XXXXXX";
+    dir_ = ::mkdtemp(dir.data());
+    options.dir = dir_ + "/run";
+  }
   ++options.incarnation;
   auto opened =
       RunShard::Open(options, spec, 1, layout, ToProto(RunDefinition{spec, 1, layout}).SerializeAsString(), store.get(), &events, nullptr);

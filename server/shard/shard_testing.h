@@ -67,7 +67,9 @@ class TestShard {
   explicit TestShard(RunSpec spec, uint32_t shard = 0, uint32_t shards = 1);
   ~TestShard();
 
-  absl::Status Open();  // again: after Close, on the same directory and store, as the next incarnation
+  // Again: after Close, on the same directory and store, as the next incarnation. Where options.dir is empty the first call makes a folder,
+  // which goes away with this object.
+  absl::Status Open();
   void Close() { shard.reset(); }
 
   // ---- contributions: each block of this shard that `skip` does not name, `blocks_per_chunk` in each chunk

@@ -2,18 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
 
+#include "tests/support/fresh_dir.h"
+
 namespace ballast {
 namespace {
-
-std::string FreshDir() {
-  std::string dir = ::testing::TempDir() + "/data_dir_XXXXXX";
-  return ::mkdtemp(dir.data());
-}
 
 TEST(DataDirTest, IncarnationGrowsAtEachOpen) {
   const std::string dir = FreshDir();

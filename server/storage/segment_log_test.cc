@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -14,6 +13,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "server/storage/files.h"
+#include "tests/support/fresh_dir.h"
 
 namespace ballast {
 namespace {
@@ -22,11 +22,6 @@ namespace fs = std::filesystem;
 using Files = std::map<std::string, std::string>;
 
 constexpr uint64_t kSegment = 64u << 10;
-
-std::string FreshDir() {
-  std::string dir = ::testing::TempDir() + "/log_XXXXXX";
-  return ::mkdtemp(dir.data());
-}
 
 std::string Body(int i, size_t bytes) {
   std::string body(bytes, static_cast<char>('a' + i % 26));

@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "server/storage/files.h"
+#include "tests/support/fresh_dir.h"
 
 namespace ballast {
 namespace {
 
 std::string WriteBytes(const std::string& name, size_t bytes, char first) {
-  const std::string path = testing::TempDir() + "/prefetch-" + name;
+  static const std::string folder = FreshDir();
+  const std::string path = folder + "/" + name;
   std::string content(bytes, '\0');
   for (size_t i = 0; i < bytes; ++i) content[i] = static_cast<char>(first + static_cast<char>(i % 61));
   EXPECT_TRUE(WriteFileAtomically(path, content).ok());

@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -16,6 +15,7 @@
 
 #include "server/storage/memory_store.h"
 #include "server/storage/rocks_store.h"
+#include "tests/support/fresh_dir.h"
 
 namespace ballast {
 namespace {
@@ -27,8 +27,7 @@ using Entries = std::vector<std::pair<std::string, std::string>>;
 class StoreTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    std::string dir = ::testing::TempDir() + "/store_XXXXXX";
-    dir_ = ::mkdtemp(dir.data());
+    dir_ = FreshDir();
     Open();
   }
   void Open() {
@@ -99,9 +98,9 @@ TEST_P(StoreTest, UnfinishedBulkLeavesNothing) {
 
 // Like a full disk: the file may not grow.
 TEST(RocksStoreTest, FailedWriteIsToldAndNothingGoesOn) {
-  std::string dir = ::testing::TempDir() + "/store_XXXXXX";
+  const std::string dir = FreshDir();
   std::vector<absl::Status> told;
-  auto store = OpenRocksStore(::mkdtemp(dir.data()), [&](const absl::Status& failed) { told.push_back(failed); });
+  auto store = OpenRocksStore(dir, [&](const absl::Status& failed) { told.push_back(failed); });
   ASSERT_TRUE(store.ok()) << store.status();
   ASSERT_TRUE((*store)->Put("a", "1").ok());
   signal(SIGXFSZ, SIG_IGN);
@@ -124,8 +123,7 @@ TEST(RocksStoreTest, FailedWriteIsToldAndNothingGoesOn) {
 class DamagedStoreTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string dir = ::testing::TempDir() + "/store_XXXXXX";
-    dir_ = std::string(::mkdtemp(dir.data())) + "/store";
+    dir_ = FreshDir() + "/store";
     auto store = *OpenRocksStore(dir_);
     ASSERT_TRUE(store->Put("run/a", "1").ok());
     ASSERT_TRUE(store->Put("run/b", "2").ok());

@@ -5,10 +5,11 @@
 
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+
+#include "tests/support/fresh_dir.h"
 
 namespace ballast::ctl {
 namespace {
@@ -31,7 +32,10 @@ Parsed Parse(const std::string& bytes) {
   return {nlohmann::json::parse(bytes.substr(8, length)), bytes.substr(8 + length)};
 }
 
-std::string Dir(const char* name) { return (std::filesystem::path(testing::TempDir()) / name).string(); }
+std::string Dir(const char* name) {
+  static const std::string folder = FreshDir();
+  return folder + "/" + name;
+}
 
 TEST(SafetensorsWriter, TensorsFollowOneAnotherWithoutHoles) {
   const std::string w = Floats({1.5f, -2.0f}), n = Longs({7});
