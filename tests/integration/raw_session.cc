@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -164,9 +166,12 @@ std::vector<v1::Receipt> RawSession::Push(const v1::Uid& uid, const std::vector<
   std::vector<v1::Receipt> receipts;
   for (uint32_t server = 0; server < cluster_.size(); ++server) {
     Pushing& pushing = PushTo(server);
-    for (const v1::Chunk& chunk : Chunks(server, uid, values, count)) EXPECT_TRUE(pushing.stream->Write(chunk));
     v1::PushReply reply;
-    EXPECT_TRUE(pushing.stream->Read(&reply));
+    do {
+      for (const v1::Chunk& chunk : Chunks(server, uid, values, count)) EXPECT_TRUE(pushing.stream->Write(chunk));
+      reply.Clear();
+      EXPECT_TRUE(pushing.stream->Read(&reply));
+    } while (reply.error() == "NO_RUN");  // a server that came back may still recover it; the call's deadline ends this
     EXPECT_EQ(reply.error(), "") << reply.detail();
     EXPECT_EQ(reply.uid(), uid.counter());
     v1::Receipt receipt;
@@ -204,44 +209,61 @@ uint64_t RawSession::Train(const std::vector<v1::Batch>& batches, uint64_t base_
   return decided.version();
 }
 
-Values Pull(const InProcessCluster& cluster, const std::string& run, uint64_t min_version, uint64_t manifest) {
-  Values values;
-  for (uint32_t server = 0; server < cluster.size(); ++server) {
-    auto stub = cluster.Shard(server);
-    auto call = Call();
-    auto stream = stub->Pull(call.get());
-    v1::Want want;
-    want.set_run(run);
-    want.set_number(7);
-    want.set_min_version(min_version);
-    want.set_codec(v1::CODEC_FP32);
-    want.set_manifest(manifest);
-    EXPECT_TRUE(stream->Write(want));
-    v1::Chunk chunk;
-    for (uint32_t index = 0; stream->Read(&chunk); ++index) {
-      EXPECT_EQ(chunk.uid(), 7u);
-      EXPECT_EQ(chunk.index(), index);
-      values.version = chunk.version();
-      size_t at = 0;
-      for (const v1::BlockHead& head : chunk.blocks()) {
-        const std::string bytes = chunk.payload().substr(at, head.bytes());
-        at += head.bytes();
-        EXPECT_EQ(head.checksum(), Hash64(bytes));
-        if (head.tensor() == 0) {
-          values.w.resize(std::max<size_t>(values.w.size(), head.first() + head.count()));
-          std::memcpy(values.w.data() + head.first(), bytes.data(), bytes.size());
-        } else {
-          values.n.resize(1);
-          std::memcpy(values.n.data(), bytes.data(), bytes.size());
-        }
+namespace {
+
+// The values of one server. NOT_FOUND: it does not hold the run, or not yet.
+grpc::Status PullFrom(const InProcessCluster& cluster, uint32_t server, const v1::Want& want, Values& values) {
+  auto stub = cluster.Shard(server);
+  auto call = Call();
+  auto stream = stub->Pull(call.get());
+  EXPECT_TRUE(stream->Write(want));
+  v1::Chunk chunk;
+  for (uint32_t index = 0; stream->Read(&chunk); ++index) {
+    EXPECT_EQ(chunk.uid(), want.number());
+    EXPECT_EQ(chunk.index(), index);
+    values.version = chunk.version();
+    size_t at = 0;
+    for (const v1::BlockHead& head : chunk.blocks()) {
+      const std::string bytes = chunk.payload().substr(at, head.bytes());
+      at += head.bytes();
+      EXPECT_EQ(head.checksum(), Hash64(bytes));
+      if (head.tensor() == 0) {
+        values.w.resize(std::max<size_t>(values.w.size(), head.first() + head.count()));
+        std::memcpy(values.w.data() + head.first(), bytes.data(), bytes.size());
+      } else {
+        values.n.resize(1);
+        std::memcpy(values.n.data(), bytes.data(), bytes.size());
       }
-      EXPECT_EQ(at, chunk.payload().size());
-      if (chunk.last()) break;
     }
-    EXPECT_TRUE(chunk.last());
+    EXPECT_EQ(at, chunk.payload().size());
+    if (chunk.last()) break;
+  }
+  const bool whole = chunk.last();
+  if (whole) {
     stream->WritesDone();
     EXPECT_FALSE(stream->Read(&chunk));
-    const grpc::Status end = stream->Finish();
+  }
+  const grpc::Status end = stream->Finish();
+  EXPECT_TRUE(whole || !end.ok());
+  return end;
+}
+
+}  // namespace
+
+Values Pull(const InProcessCluster& cluster, const std::string& run, uint64_t min_version, uint64_t manifest) {
+  v1::Want want;
+  want.set_run(run);
+  want.set_number(7);
+  want.set_min_version(min_version);
+  want.set_codec(v1::CODEC_FP32);
+  want.set_manifest(manifest);
+  Values values;
+  const auto deadline = Call()->deadline();
+  for (uint32_t server = 0; server < cluster.size(); ++server) {
+    grpc::Status end = PullFrom(cluster, server, want, values);
+    while (end.error_code() == grpc::StatusCode::NOT_FOUND && std::chrono::system_clock::now() < deadline) {
+      end = PullFrom(cluster, server, want, values);
+    }
     EXPECT_TRUE(end.ok()) << end.error_message();
   }
   return values;

@@ -37,7 +37,7 @@ class RawSession {
   v1::WorkDown Expect(v1::WorkDown::KindCase kind);
 
   v1::WorkDown::Grant Claim(const v1::Batch& batch);
-  // Pushes to every server, waits for the receipts. `values` of tensor "w"; "n" gets `count`.
+  // Pushes to every server, again to one that still recovers the run; waits for the receipts. `values` of tensor "w"; "n" gets `count`.
   std::vector<v1::Receipt> Push(const v1::Uid& uid, const std::vector<float>& values, int64_t count);
   v1::PushReply PushOne(uint32_t server, const v1::Chunk& chunk);
   void Submit(const v1::Uid& uid, const std::vector<v1::Batch>& batches, uint64_t base_version, const std::vector<v1::Receipt>& receipts);
@@ -70,7 +70,8 @@ struct Values {
   std::vector<float> w;
   std::vector<int64_t> n;
 };
-// All values of a run of `TestRunSpec` from all servers: version >= min_version, or those of a checkpoint.
+// All values of a run of `TestRunSpec` from all servers: version >= min_version, or those of a checkpoint. Waits for servers that still
+// recover the run.
 Values Pull(const InProcessCluster& cluster, const std::string& run, uint64_t min_version, uint64_t manifest = 0);
 
 // Of "abc" (FIPS 180-2, appendix B.1), which is all that these servers ever see of a model.
