@@ -23,11 +23,11 @@ import pyarrow as pa
 from ballast.channel import open_channel
 from ballast.v1 import run_pb2, shard_pb2, shard_pb2_grpc
 from tests.replay import replay_log
-from tests.support.cluster import SLOWNESS, Process, binary
+from tests.support.cluster import Process, binary, memory, patience
 
 SERVER_BINARY = "ballast-server-mutable"
 STANDSTILL_S = 1.0  # each partition gives a batch when somebody is acknowledged, at least once in this time
-RSS_MAX = int((768 << 20) * SLOWNESS)  # of one server; the runs here are tiny: what is left is gRPC, RocksDB and what malloc keeps
+RSS_MAX = memory(768 << 20)  # of one server; the runs here are tiny: what is left is gRPC, RocksDB and what malloc keeps
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def shard_dir(data_dir: Path, run: str) -> Path:
 
 def replay_by_server(data_dir: Path, run: str) -> State:
     command = [binary(SERVER_BINARY), "--replay", str(shard_dir(data_dir, run)), "--print-hash", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120 * SLOWNESS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(120))
     assert done.returncode == 0, f"--replay {data_dir}: {done.stderr}"
     [row] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return State(int(row["version"]), str(row["hash"]))

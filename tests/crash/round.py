@@ -22,7 +22,7 @@ from tests.crash.kills import CUTS, MALLOC, Kill, Settings, plan_of
 from tests.crash.oracles import State
 from tests.crash.side_runs import SideRuns
 from tests.support import audit
-from tests.support.cluster import SLOWNESS, Cluster, Process, wait_for
+from tests.support.cluster import Cluster, Process, patience, wait_for
 from tests.support.compiled import failing_malloc
 from tests.support.feeder import export_counter, export_mlp, in_background, options
 from tests.support.rows import CounterRows, VectorRows
@@ -36,7 +36,7 @@ SELDOM_S = 6.0  # the same for points that are passed seldom
 SELDOM = ("root-", "epoch-drop", *CUTS)
 HEAL_S = 60.0
 FIRST_S = 180.0  # Spark takes its time to start
-PROGRESS_S = 10.0 * SLOWNESS  # from the moment that every process serves
+PROGRESS_S = patience(10)  # from the moment that every process serves
 # What a rollback may be answered while servers die: it cannot be now, or that checkpoint went away.
 NO_ROLLBACK = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND", "CANCELLED")
 
@@ -232,7 +232,7 @@ class Round:
     def _assert_planned(self, process: Process, plan: str) -> None:
         """A process that is dead ended by its plan and by nothing else."""
         assert process.popen is not None
-        status, said = process.popen.wait(30), process.log_since_start()
+        status, said = process.popen.wait(patience(30)), process.log_since_start()
         if plan.startswith(MALLOC):
             assert status == -signal.SIGABRT or status > 0, f"{process.name} ended with {status} without memory:\n{process.log_tail()}"
             assert "failing_malloc" in said, f"{process.name} ended with {status} before {plan}:\n{process.log_tail()}"

@@ -16,10 +16,10 @@ from ballast.optim import Optimizer
 from ballast.spark.feed import FeedCounts
 from ballast.spark.spec import Options, make_spec
 from ballast.v1 import control_pb2
-from tests.support.cluster import SLOWNESS, wait_for
+from tests.support.cluster import patience, wait_for
 from tests.support.feeder import FeederJob, RowSource
 
-PATIENCE_S = 60.0 * SLOWNESS
+PATIENCE_S = patience(60)
 PAUSE_S = 0.2
 
 

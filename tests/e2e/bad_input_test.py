@@ -14,7 +14,7 @@ from torch import nn
 import ballast
 import ballast.spark
 from ballast.channel import Connection
-from tests.support.cluster import Cluster, binary
+from tests.support.cluster import Cluster, binary, patience
 from tests.support.models import Transformer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -151,7 +151,7 @@ def test_many_nan_batches_stop_the_run_with_the_reason(spark: Any, cluster: Clus
 
 
 def test_port_in_use_is_named(cluster: Cluster, tmp_path: Path) -> None:
-    done = subprocess.run([binary("ballast-server"), "--dir", str(tmp_path / "s"), "--listen", cluster.address], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([binary("ballast-server"), "--dir", str(tmp_path / "s"), "--listen", cluster.address], capture_output=True, text=True, timeout=patience(60))
     assert done.returncode != 0 and cluster.address.split(":")[1] in done.stdout + done.stderr
 
 
@@ -160,7 +160,7 @@ def test_data_directory_of_another_server_is_refused(tmp_path: Path) -> None:
         pass
     done = subprocess.run(
         [binary("ballast-server"), "--dir", str(tmp_path / "cluster" / "server-0"), "--index", "1", "--servers", "2", "--coordinator", "127.0.0.1:1", "--listen", "127.0.0.1:0"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=patience(60),
     )  # fmt: skip
     assert done.returncode == 5 and "server-0" in done.stdout + done.stderr
 

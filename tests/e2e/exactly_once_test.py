@@ -19,7 +19,7 @@ import pytest
 
 from ballast.model import ModelFile
 from tests.support import audit
-from tests.support.cluster import REPOSITORY, Cluster, wait_for
+from tests.support.cluster import REPOSITORY, Cluster, patience, wait_for
 from tests.support.feeder import FeederJob, TaskFailed, export_counter, in_background, options
 from tests.support.rows import CounterRows
 
@@ -141,7 +141,7 @@ def test_driver_killed_and_rerun(cluster: Cluster, model: ModelFile, tmp_path: P
         finally:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
-    done = subprocess.run(command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, timeout=patience(120))
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["committed"] for line in done.stdout.splitlines()] == [True, True]
     assert_trained_once(cluster, job, job.begin(2), tmp_path, epochs=2)
@@ -203,10 +203,10 @@ def test_late_feed_of_a_committed_epoch(cluster: Cluster, model: ModelFile, tmp_
     def before(seq: int) -> None:
         if seq == 20:
             halfway.set()
-            assert committed.wait(60)
+            assert committed.wait(patience(60))
 
     loser = in_background(lambda: job.feed(1, 0, attempt="loser", before=before))
-    assert halfway.wait(60)
+    assert halfway.wait(patience(60))
     report = job.commit(1, job.feed_all(1))
     committed.set()
     late = loser(60)

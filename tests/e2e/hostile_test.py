@@ -17,7 +17,7 @@ import pytest
 from ballast.channel import hello, open_channel
 from ballast.v1 import control_pb2, run_pb2, shard_pb2, worker_pb2
 from tests.support.audit import live_weights
-from tests.support.cluster import Cluster, Process
+from tests.support.cluster import Cluster, Process, memory, patience
 from tests.support.feeder import FeederJob, export_counter, options
 from tests.support.rows import CounterRows
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e]
 
 SEED = 20260725
 NAMES = ("../../etc/passwd", "a/b", "a\0b", "r\u00fcn\u202e\U0001f4a5", "x" * 5000, "", "..")
-GROWTH_MAX = 64 << 20
+GROWTH_MAX = memory(64 << 20)
 CONTROL, SHARD, WORKER = "/ballast.v1.Control/", "/ballast.v1.Shard/", "/ballast.v1.Worker/"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 UNARY = ("CreateRun", "ListRuns", "StopRun", "DeleteRun", "BeginEpoch", "OpenFeed", "CommitEpoch", "Checkpoint", "ListManifests", "Cluster")
@@ -54,14 +54,14 @@ class Hostile:
 
     def unary(self, method: str, data: bytes) -> grpc.RpcError | None:
         try:
-            self.channel.unary_unary(method)(data, timeout=10)
+            self.channel.unary_unary(method)(data, timeout=patience(10))
         except grpc.RpcError as e:
             return self.refused(method, e)
         return None
 
     def stream(self, method: str, messages: Iterable[bytes]) -> grpc.RpcError | None:
         try:
-            list(self.channel.stream_stream(method)(iter(messages), timeout=10))
+            list(self.channel.stream_stream(method)(iter(messages), timeout=patience(10)))
         except grpc.RpcError as e:
             return self.refused(method, e)
         return None
@@ -158,7 +158,7 @@ def test_compressed_messages_are_refused(cluster: Cluster, compression: grpc.Com
         with grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel:
             for method in methods:
                 with pytest.raises(grpc.RpcError) as refused:
-                    list(channel.stream_stream(method)(iter([bomb]), timeout=60, compression=compression))
+                    list(channel.stream_stream(method)(iter([bomb]), timeout=patience(60), compression=compression))
                 assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED, refused.value
                 assert "is disabled" in refused.value.details(), method
 
@@ -177,7 +177,7 @@ def test_wrong_protocol_version_names_both(cluster: Cluster) -> None:
             assert error is not None and "99" in error.details(), method  # type: ignore[attr-defined]
     with Hostile(cluster.workers[0].address) as worker:
         first = worker_pb2.FeedUp(open=worker_pb2.FeedUp.Open(hello=other, run="r"))
-        answers = [worker_pb2.FeedDown.FromString(a) for a in worker.channel.stream_stream(WORKER + "Feed")(iter([first.SerializeToString()]), timeout=10)]
+        answers = [worker_pb2.FeedDown.FromString(a) for a in worker.channel.stream_stream(WORKER + "Feed")(iter([first.SerializeToString()]), timeout=patience(10))]
     assert "99" in answers[-1].fault.message
 
 
@@ -205,7 +205,7 @@ def test_run_larger_than_any_memory(cluster: Cluster, exponent: int) -> None:
     """Its layout alone took the server's memory before anybody asked whether the weights would fit: 2^42 elements ended the process."""
     model = control_pb2.Piece(sha256=hashlib.sha256(b"model").hexdigest(), total_bytes=5, data=b"model")
     with Hostile(cluster.address) as server:
-        server.channel.stream_unary(CONTROL + "PutArtifact")(iter([model.SerializeToString()]), timeout=10)
+        server.channel.stream_unary(CONTROL + "PutArtifact")(iter([model.SerializeToString()]), timeout=patience(10))
         spec = run_pb2.RunSpec(name="giant", model_sha256=model.sha256, step_rows=1, batch_rows=1, schema="x:int32", partitions=1)
         spec.reduction = run_pb2.REDUCTION_SUM
         spec.tensors.add(name="w", shape=[1 << exponent], dtype=run_pb2.F32, rule=run_pb2.OPT, source_dtype="float32", persistent=True)

@@ -15,7 +15,7 @@ import pytest
 
 from ballast.model import ModelFile
 from tests.support import audit, faults
-from tests.support.cluster import Process, wait_for
+from tests.support.cluster import Process, patience, wait_for
 from tests.support.feeder import FeederJob, export_counter, in_background, options
 from tests.support.proxied import ProxiedCluster
 from tests.support.proxy import UP
@@ -170,8 +170,8 @@ def test_zombie_server_1_on_a_copied_directory(cluster: ProxiedCluster, model: M
     zombie = cluster.server_process("zombie", 1, copy, cluster.shards[1].address, cluster.follow.address)
     zombie.start(wait=False)
     assert zombie.popen is not None and real.popen is not None
-    zombie.popen.wait(30)
-    real.popen.wait(30)
+    zombie.popen.wait(patience(30))
+    real.popen.wait(patience(30))
     assert "is a zombie, or its data directory was copied" in real.log_since_start()
     assert "which shard 1 does not hold whole" in zombie.log_tail()
     for _ in range(2):  # both come to life 2; in the third life it is certainly the later one

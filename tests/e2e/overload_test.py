@@ -23,7 +23,7 @@ from ballast.model import ModelFile
 from ballast.spark.feed import FeedCounts
 from ballast.v1 import run_pb2, shard_pb2, shard_pb2_grpc, worker_pb2, worker_pb2_grpc
 from tests.support import audit
-from tests.support.cluster import Cluster, Process, wait_for
+from tests.support.cluster import Cluster, Process, memory, patience, wait_for
 from tests.support.feeder import Ack, FeederJob, export_counter, in_background, options
 from tests.support.proxy import UP, Proxy, frame
 from tests.support.rows import CounterRows
@@ -193,7 +193,7 @@ def test_ten_times_the_feeds(cluster: Cluster, model: ModelFile) -> None:
     assert seen.push_bytes <= QUEUE_BYTES
     for name, most in seen.most.items():
         queue = FEED_BYTES if name.startswith("worker") else QUEUE_BYTES
-        assert most <= 1.1 * (before[name] + queue), f"{name} grew from {before[name] >> 20} to {most >> 20} MiB"
+        assert most <= 1.1 * (before[name] + memory(queue)), f"{name} grew from {before[name] >> 20} to {most >> 20} MiB"
     # What waits together at most, whatever the machine does: credit for four feeds, or a batch or two for each; and the steps under way.
     assert seen.feed_bytes <= (FEW * 2 * 8 + 2 * MANY + 4 * 8) * BATCH_ROWS * ROW_BYTES
     if DURATION_S >= 60:  # a few seconds on cores that others use say nothing
@@ -252,7 +252,7 @@ def test_a_thousand_idle_connections(cluster: Cluster, model: ModelFile) -> None
         assert job.run_epoch(2).committed
         after = {p.name: resident(p) for p in cluster.processes()}
         print({n: f"{(after[n] - before[n]) / 1000 / 1024:.0f} KiB a connection" for n in after})
-        assert all(after[n] - before[n] < 100 * MIB for n in after), (before, after)
+        assert all(after[n] - before[n] < memory(100 * MIB) for n in after), (before, after)
     finally:
         for connection in idle:
             connection.close()
@@ -291,13 +291,13 @@ def test_rows_beyond_the_credit_are_refused(cluster: Cluster, model: ModelFile) 
 
     def messages() -> Iterator[worker_pb2.FeedUp]:
         yield worker_pb2.FeedUp(open=worker_pb2.FeedUp.Open(hello=hello(), run=job.run, epoch=9, partition=0, schema=job.model.description.schema))
-        assert welcomed.wait(30)
+        assert welcomed.wait(patience(30))
         for seq in range(2000):
             yield worker_pb2.FeedUp(rows=worker_pb2.FeedUp.Rows(seq=seq, rows=1024, fingerprint=seq + 1, columns=columns))
 
     with open_channel(cluster.workers[0].address) as channel, Sampler(cluster) as seen:
         fault = None
-        for down in worker_pb2_grpc.WorkerStub(channel).Feed(messages(), timeout=60):
+        for down in worker_pb2_grpc.WorkerStub(channel).Feed(messages(), timeout=patience(60)):
             welcomed.set()
             if down.WhichOneof("kind") == "fault":
                 fault = down.fault

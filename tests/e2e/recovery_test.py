@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.cluster import Cluster, Process, wait_for
+from tests.support.cluster import Cluster, Process, patience, wait_for
 from tools.bench import recovery_job
 
 pytestmark = pytest.mark.e2e
@@ -20,7 +20,7 @@ def health(server: Process) -> bytes:
     """Empty while nobody listens yet."""
     with grpc.insecure_channel(server.address) as channel:
         try:
-            return bytes(channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=2))
+            return bytes(channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=patience(2)))
         except grpc.RpcError:
             return b""
 

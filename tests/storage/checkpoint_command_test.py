@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import audit
-from tests.support.cluster import Cluster, Process, binary
+from tests.support.cluster import Cluster, Process, binary, patience
 from tests.support.feeder import FeederJob, export_counter, options
 from tests.support.rows import CounterRows
 
@@ -22,7 +22,7 @@ RUN, SLOTS, ROWS, PARTITIONS = "stored", 5000, 400, 2
 
 
 def ctl(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([binary("ballastctl"), "ckpt", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([binary("ballastctl"), "ckpt", *map(str, arguments)], capture_output=True, text=True, timeout=patience(60))
 
 
 class Stored:

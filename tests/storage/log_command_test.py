@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import REPOSITORY, binary
+from tests.support.cluster import REPOSITORY, binary, patience
 
 MAKE_LOG = Path(os.environ.get("BALLAST_BIN") or REPOSITORY / "bazel-bin" / "tests" / "replay") / "make_log"
 
 
 def ctl(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([binary("ballastctl"), "log", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([binary("ballastctl"), "log", *map(str, arguments)], capture_output=True, text=True, timeout=patience(60))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ballast import arrays
 from ballast.channel import Connection, open_channel
 from ballast.v1 import control_pb2, run_pb2, worker_pb2_grpc
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, patience
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,7 +39,7 @@ def residual_sum(cluster: Cluster, run: str, tensor: str, elements: int) -> Floa
     for worker in cluster.workers:
         with open_channel(worker.address) as channel:
             try:
-                for piece in worker_pb2_grpc.WorkerStub(channel).Residuals(control_pb2.RunRef(run=run), timeout=30):
+                for piece in worker_pb2_grpc.WorkerStub(channel).Residuals(control_pb2.RunRef(run=run), timeout=patience(30)):
                     if piece.tensor == tensor:
                         values = np.frombuffer(piece.data, dtype="<f4")
                         total[piece.first : piece.first + len(values)] += values

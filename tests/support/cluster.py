@@ -36,9 +36,19 @@ def binary(name: str) -> str:
     return str(path)
 
 
+def patience(seconds: float) -> float:
+    """How long to wait for something that takes a usual program at most `seconds`."""
+    return seconds * SLOWNESS
+
+
+def memory(size: int) -> int:
+    """What may take a usual program `size` bytes: ASan keeps 256 MiB of what was freed, and a margin around every object."""
+    return size if not SANITIZED else int(size * SLOWNESS) + (256 << 20)
+
+
 def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
-    """The first true value of `condition`; TimeoutError naming `what` after `seconds` (times SLOWNESS)."""
-    seconds *= SLOWNESS
+    """The first true value of `condition`; TimeoutError naming `what` after patience(`seconds`)."""
+    seconds = patience(seconds)
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -105,7 +115,7 @@ class Process:
         assert self.popen is not None
         self.popen.send_signal(sig)
         if sig in (signal.SIGKILL, signal.SIGTERM):
-            self.popen.wait(60 * SLOWNESS)
+            self.popen.wait(patience(60))
 
     def log_tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
@@ -118,7 +128,7 @@ class Process:
 
     def metrics(self) -> dict[str, float]:
         """Samples of /metrics: {'name{label="x"}': value}."""
-        text = urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5).read().decode()
+        text = urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=patience(5)).read().decode()
         return {m[1]: float(m[2]) for m in re.finditer(r"^([a-zA-Z_:].*) ([^ ]+)$", text, re.M)}
 
     def metric(self, name: str, **labels: str) -> float:
@@ -198,7 +208,7 @@ class Cluster:
 
     def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs ballastctl against this cluster."""
-        done = subprocess.run([binary("ballastctl"), "--server", self.address, *arguments], capture_output=True, text=True, timeout=120 * SLOWNESS)
+        done = subprocess.run([binary("ballastctl"), "--server", self.address, *arguments], capture_output=True, text=True, timeout=patience(120))
         if check and done.returncode != 0:
             raise RuntimeError(f"ballastctl {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
         return done

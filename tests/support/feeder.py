@@ -33,7 +33,7 @@ from ballast.spark.spec import Options, make_spec
 from ballast.spark.window import Window
 from ballast.v1 import control_pb2
 from tests.support import models
-from tests.support.cluster import SLOWNESS
+from tests.support.cluster import patience
 
 
 class RowSource(Protocol):
@@ -113,7 +113,7 @@ class AckLog:
 
     def await_count(self, count: int, seconds: float = 60) -> None:
         with self._changed:
-            if not self._changed.wait_for(lambda: len(self._acks) >= count, seconds * SLOWNESS):
+            if not self._changed.wait_for(lambda: len(self._acks) >= count, patience(seconds)):
                 raise TimeoutError(f"waited {seconds:.0f} s for {count} acknowledgements, {len(self._acks)} came")
 
 
@@ -151,7 +151,7 @@ class FeederJob:
         self.address, self.run, self.model, self.rows = address, run, model, rows
         self.options = run_options or options(partitions=rows.partitions)
         self.optimizer = optimizer or ballast.SGD(lr=1.0)
-        self.patience_s, self.stall_s = patience_s * SLOWNESS, stall_s * SLOWNESS
+        self.patience_s, self.stall_s = patience(patience_s), patience(stall_s)
         self.window_bytes: Optional[int] = None  # what a task holds beyond two steps of rows; None: what the server says
         self.acks = AckLog()
 
@@ -193,7 +193,7 @@ class FeederJob:
         for p in sorted(counts):
             message.partitions.add(partition=p, batches=counts[p].batches, rows=counts[p].rows)
         with Connection(self.address) as connection:
-            return connection.call("CommitEpoch", message, timeout_s=60.0, patience_s=self.patience_s)
+            return connection.call("CommitEpoch", message, timeout_s=patience(60), patience_s=self.patience_s)
 
     # ---- one task attempt
 
@@ -248,7 +248,7 @@ def in_background(work: Callable[[], Any]) -> Callable[[float], Any]:
     thread.start()
 
     def join(seconds: float = 120.0) -> Any:
-        thread.join(seconds * SLOWNESS)
+        thread.join(patience(seconds))
         if thread.is_alive():
             raise TimeoutError(f"work in the background did not end within {seconds:.0f} s")
         if "error" in outcome:

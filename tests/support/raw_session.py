@@ -16,9 +16,10 @@ import xxhash
 
 from ballast.channel import hello, open_channel
 from ballast.v1 import control_pb2, control_pb2_grpc, run_pb2, shard_pb2, shard_pb2_grpc
+from tests.support.cluster import patience
 
 INIT_PARTITION = 0xFFFFFFFF
-WAIT_S = 10.0
+WAIT_S = patience(10)
 
 
 class Silence(AssertionError):
