@@ -27,7 +27,7 @@ using Entries = std::vector<std::pair<std::string, std::string>>;
 class StoreTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    dir_ = FreshDir();
+    dir_ = FreshDir() + "/store";
     Open();
   }
   void Open() {
@@ -98,7 +98,7 @@ TEST_P(StoreTest, UnfinishedBulkLeavesNothing) {
 
 // Like a full disk: the file may not grow.
 TEST(RocksStoreTest, FailedWriteIsToldAndNothingGoesOn) {
-  const std::string dir = FreshDir();
+  const std::string dir = FreshDir() + "/store";
   std::vector<absl::Status> told;
   auto store = OpenRocksStore(dir, [&](const absl::Status& failed) { told.push_back(failed); });
   ASSERT_TRUE(store.ok()) << store.status();
