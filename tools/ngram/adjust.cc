@@ -98,19 +98,30 @@ absl::Status Totals::Add(RowReader& reader) {
     if (!more.ok()) return more.status();
     if (!*more) return absl::OkStatus();
     if (block.kind == RowKind::kCount && block.n != level) continue;  // Collapsed rows.
-    for (uint32_t i = 0; i < block.rows; ++i) AddRow(block, i);
+    for (uint32_t i = 0; i < block.rows; ++i) {
+      if (absl::Status added = AddRow(block, i); !added.ok()) return added;
+    }
   }
 }
 
-void Totals::AddRow(const Block& block, size_t i) {
+absl::Status Totals::AddLast(const Block& block, size_t i) {
+  const size_t bytes = static_cast<size_t>(order_) * sizeof(WordId);
+  if (!lasts_.emplace(reinterpret_cast<const char*>(block.row(i)), bytes).second)
+    return absl::InvalidArgumentError("a shard was given twice: two of them end in the same tuple");
+  if (last_.empty() || CompareWords(last_.data(), block.row(i), order_) < 0) last_.assign(block.row(i), block.row(i) + block.stride);
+  return absl::OkStatus();
+}
+
+absl::Status Totals::AddRow(const Block& block, size_t i) {
   const uint32_t* values = block.values(i);
   if (block.kind == RowKind::kCensus) {
     for (size_t j = 0; j < 4; ++j) census_[static_cast<size_t>(block.n - 1)][j] += LoadCount(values + 2 * j);
   } else if (block.kind == RowKind::kCount && block.n < order_) {
     counts_[static_cast<size_t>(block.n - 1)].Add(block.row(i), LoadCount(values), LoadCount(values + 2));
-  } else if (block.kind == RowKind::kLast && (last_.empty() || CompareWords(last_.data(), block.row(i), order_) < 0)) {
-    last_.assign(block.row(i), block.row(i) + block.stride);
+  } else if (block.kind == RowKind::kLast) {
+    return AddLast(block, i);
   }
+  return absl::OkStatus();
 }
 
 void Totals::Finish(bool compat_lmplz) {

@@ -3,8 +3,10 @@
 #ifndef BALLAST_TOOLS_NGRAM_ADJUST_H_
 #define BALLAST_TOOLS_NGRAM_ADJUST_H_
 
+#include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "tools/ngram/discounts.h"
 #include "tools/ngram/row_stream.h"
@@ -27,7 +29,8 @@ class Totals {
  public:
   explicit Totals(int order);
 
-  // Adds what AdjustShard wrote of one shard, each shard once. Rows that are no part of the sums are passed over.
+  // Adds what AdjustShard wrote of one shard, each shard once. Rows that are no part of the sums are passed over. Errors: InvalidArgument
+  // when a shard comes twice.
   [[nodiscard]] absl::Status Add(RowReader& reader);
 
   // Sorts and adds up; after the last shard. `compat_lmplz`: the suffixes of the last tuple enter the census with their raw counts
@@ -40,13 +43,15 @@ class Totals {
   std::vector<CountRows>& counts() { return counts_; }
 
  private:
-  void AddRow(const Block& block, size_t i);
+  absl::Status AddRow(const Block& block, size_t i);
+  absl::Status AddLast(const Block& block, size_t i);
   void MoveLast();
 
   const int order_;
   Census census_;
   std::vector<CountRows> counts_;
-  std::vector<uint32_t> last_;  // A kLast row; empty before the first.
+  std::vector<uint32_t> last_;              // A kLast row; empty before the first.
+  absl::flat_hash_set<std::string> lasts_;  // Words of all kLast rows: no two shards have the same last tuple.
 };
 
 }  // namespace ballast::ngram

@@ -40,7 +40,17 @@ Counter::~Counter() {
   for (const std::string& run : runs_) unlink(run.c_str());
 }
 
+absl::Status Counter::LoadIds() {
+  absl::StatusOr<Vocabulary> vocabulary = Vocabulary::Load(options_.ids);
+  if (!vocabulary.ok()) return vocabulary.status();
+  vocabulary_ = *std::move(vocabulary);
+  return absl::OkStatus();
+}
+
 absl::Status Counter::AddText(const std::string& path) {
+  if (!options_.ids.empty() && sentences_ == 0) {
+    if (absl::Status loaded = LoadIds(); !loaded.ok()) return loaded;
+  }
   absl::StatusOr<std::unique_ptr<InputFile>> file = InputFile::Open(path);
   if (!file.ok()) return file.status();
   LineReader lines(**file);
@@ -60,11 +70,19 @@ absl::Status Counter::AddLine(const std::string& line, const std::string& path, 
     if (absl::Status spilled = Spill(); !spilled.ok()) return spilled;
   }
   std::fill(history_.begin(), history_.end(), kBos);
-  absl::string_view reserved;
+  absl::string_view reserved, unknown;
   ForEachWord(line, [&](absl::string_view word) {
-    if (!IsReserved(word)) return AddTuple(vocabulary_.Add(word));
-    if (!options_.skip_symbols) reserved = word;
+    if (IsReserved(word)) {
+      if (!options_.skip_symbols) reserved = word;
+      return;
+    }
+    const WordId id = options_.ids.empty() ? vocabulary_.Add(word) : vocabulary_.Find(word);
+    if (id == kUnk) unknown = word;
+    AddTuple(id);
   });
+  if (!unknown.empty())
+    return absl::InvalidArgumentError(absl::StrCat("the word ", unknown, " of ", path == "-" ? "standard input" : path, " line ", number,
+                                                   " is not in ", options_.ids, ": the text is another one than that of the vocabulary"));
   if (!reserved.empty())
     return absl::InvalidArgumentError(absl::StrCat(path == "-" ? "standard input" : path, " line ", number, " holds the word ", reserved,
                                                    ", which has a meaning of its own; --skip-symbols takes it as white space"));

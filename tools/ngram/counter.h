@@ -19,6 +19,7 @@ struct CounterOptions {
   size_t memory_bytes_max = size_t{1} << 30;  // Of the buffer; the vocabulary comes on top.
   std::string scratch;                        // A folder for the runs.
   bool skip_symbols = false;                  // Take <s>, </s> and <unk> in the text as white space.
+  std::string ids;                            // A vocabulary file that has every word of the text; empty: ids by first appearance.
 };
 
 // Gets every distinct tuple once, in suffix order.
@@ -29,7 +30,7 @@ class Counter {
   explicit Counter(CounterOptions options);
   ~Counter();
 
-  // Adds a text; "-" is standard input. Errors: InvalidArgument with file and line for a reserved word.
+  // Adds a text; "-" is standard input. Errors: InvalidArgument with file and line for a reserved word, or for one that `ids` lacks.
   [[nodiscard]] absl::Status AddText(const std::string& path);
   // Errors: InvalidArgument when there was no text at all.
   [[nodiscard]] absl::Status Finish(const OnTuple& on_tuple);
@@ -40,6 +41,7 @@ class Counter {
   uint64_t tokens() const { return tokens_; }
 
  private:
+  absl::Status LoadIds();
   absl::Status AddLine(const std::string& line, const std::string& path, uint64_t number);
   void AddTuple(WordId word);
   absl::Status Spill();

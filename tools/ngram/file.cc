@@ -9,15 +9,19 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
 namespace ballast::ngram {
 namespace {
 
 constexpr size_t kBufferBytes = 256 << 10;
+constexpr size_t kLineBytes = 48 << 10;  // A multiple of 3: no line but the last is padded.
+
+bool IsStandard(absl::string_view path) { return path == "-" || path == kStandardLines; }
 
 absl::Status SystemError(absl::string_view what, const std::string& path, int error) {
-  const std::string text = absl::StrCat(what, " ", path == "-" ? "the standard stream" : path, ": ", std::strerror(error));
+  const std::string text = absl::StrCat(what, " ", IsStandard(path) ? "the standard stream" : path, ": ", std::strerror(error));
   if (error == ENOSPC || error == EDQUOT) return absl::ResourceExhaustedError(text);
   if (error == ENOENT) return absl::NotFoundError(text);
   return absl::UnavailableError(text);
@@ -26,7 +30,7 @@ absl::Status SystemError(absl::string_view what, const std::string& path, int er
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& path) {
-  if (path == "-") return std::unique_ptr<OutputFile>(new OutputFile(STDOUT_FILENO, path, ""));
+  if (IsStandard(path)) return std::unique_ptr<OutputFile>(new OutputFile(STDOUT_FILENO, path, ""));
   std::string temporary = absl::StrCat(path, ".part.", getpid());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return SystemError("cannot write", path, errno);
@@ -53,16 +57,25 @@ absl::Status OutputFile::WriteThrough(const char* data, size_t size) {
   return absl::OkStatus();
 }
 
+absl::Status OutputFile::WriteOut(const char* data, size_t size) {
+  if (path_ != kStandardLines) return WriteThrough(data, size);
+  for (size_t done = 0; done < size; done += kLineBytes) {
+    const std::string line = absl::Base64Escape(absl::string_view(data + done, std::min(kLineBytes, size - done))) + "\n";
+    if (absl::Status written = WriteThrough(line.data(), line.size()); !written.ok()) return written;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status OutputFile::Flush() {
   const size_t size = std::exchange(used_, 0);
-  return WriteThrough(buffer_.data(), size);
+  return WriteOut(buffer_.data(), size);
 }
 
 absl::Status OutputFile::Write(const void* data, size_t size) {
   if (!status_.ok()) return status_;
   if (size > buffer_.size() - used_) {
     if (absl::Status flushed = Flush(); !flushed.ok()) return flushed;
-    if (size >= buffer_.size()) return WriteThrough(static_cast<const char*>(data), size);
+    if (size >= buffer_.size()) return WriteOut(static_cast<const char*>(data), size);
   }
   std::memcpy(buffer_.data() + used_, data, size);
   used_ += size;
@@ -85,27 +98,65 @@ absl::Status OutputFile::Commit() {
 }
 
 absl::StatusOr<std::unique_ptr<InputFile>> InputFile::Open(const std::string& path) {
-  if (path == "-") return std::unique_ptr<InputFile>(new InputFile(STDIN_FILENO, path));
+  if (IsStandard(path)) return std::unique_ptr<InputFile>(new InputFile(STDIN_FILENO, path));
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return SystemError("cannot read", path, errno);
   return std::unique_ptr<InputFile>(new InputFile(fd, path));
 }
 
-InputFile::InputFile(int fd, std::string path) : fd_(fd), path_(std::move(path)), buffer_(kBufferBytes) {}
+InputFile::InputFile(int fd, std::string path) : fd_(fd), path_(std::move(path)), lines_(path_ == kStandardLines), buffer_(kBufferBytes) {}
 
 InputFile::~InputFile() {
   if (fd_ != STDIN_FILENO) close(fd_);
 }
 
-absl::Status InputFile::Fill() {
+absl::StatusOr<size_t> InputFile::ReadThrough(char* data, size_t size) {
   ssize_t got;
   do {
-    got = read(fd_, buffer_.data(), buffer_.size());
+    got = read(fd_, data, size);
   } while (got < 0 && errno == EINTR);
   if (got < 0) return SystemError("cannot read", path_, errno);
+  return static_cast<size_t>(got);
+}
+
+absl::Status InputFile::Fill() {
+  if (lines_) return FillDecoded();
+  absl::StatusOr<size_t> got = ReadThrough(buffer_.data(), buffer_.size());
+  if (!got.ok()) return got.status();
   begin_ = 0;
-  end_ = static_cast<size_t>(got);
+  end_ = *got;
   return absl::OkStatus();
+}
+
+absl::Status InputFile::FillDecoded() {
+  std::string decoded;
+  bool more = true;
+  while (more && decoded.empty()) {
+    size_t end;
+    while ((end = undecoded_.find('\n')) == std::string::npos) {
+      const size_t there = undecoded_.size();
+      undecoded_.resize(there + kBufferBytes);
+      absl::StatusOr<size_t> got = ReadThrough(&undecoded_[there], kBufferBytes);
+      undecoded_.resize(there + (got.ok() ? *got : 0));
+      if (!got.ok()) return got.status();
+      if (*got == 0) break;
+    }
+    more = end != std::string::npos;
+    if (!absl::Base64Unescape(absl::string_view(undecoded_).substr(0, end), &decoded))
+      return absl::DataLossError("standard input holds a line that is no base64");
+    undecoded_.erase(0, more ? end + 1 : end);
+  }
+  buffer_.assign(decoded.begin(), decoded.end());
+  begin_ = 0;
+  end_ = buffer_.size();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> InputFile::AtEnd() {
+  if (begin_ == end_) {
+    if (absl::Status filled = Fill(); !filled.ok()) return filled;
+  }
+  return begin_ == end_;
 }
 
 absl::StatusOr<size_t> InputFile::Read(void* data, size_t size) {

@@ -49,6 +49,21 @@ absl::Status JoinToArpa(const RowFiles& shards, const Vocabulary& vocabulary, co
   return (*arpa)->Finish();
 }
 
+absl::Status JoinToRows(const RowFiles& shards, const std::string& path) {
+  absl::StatusOr<std::unique_ptr<RowWriter>> rows = RowWriter::Create(path, shards.header());
+  if (!rows.ok()) return rows.status();
+  const OnModelRow write = [&](int n, const WordId* words, float log_p, float log_backoff) {
+    uint32_t values[2];
+    StoreFloat(log_p, values);
+    StoreFloat(log_backoff, values + 1);
+    return (*rows)->Add(RowKind::kModel, n, words, values);
+  };
+  for (int n = 1; n <= shards.header().order; ++n) {
+    if (absl::Status joined = JoinOrder(shards, n, write); !joined.ok()) return joined;
+  }
+  return (*rows)->Finish();
+}
+
 std::vector<uint64_t> CountJoined(const RowFiles& shards) {
   std::vector<uint64_t> rows;
   for (int n = 1; n <= shards.header().order; ++n) rows.push_back(shards.Rows(RowKind::kProb, n));

@@ -25,6 +25,9 @@ using OnModelRow = std::function<absl::Status(int n, const WordId* words, float 
 // All orders, into an ARPA file.
 [[nodiscard]] absl::Status JoinToArpa(const RowFiles& shards, const Vocabulary& vocabulary, const std::string& path);
 
+// All orders, into rows of kind kModel.
+[[nodiscard]] absl::Status JoinToRows(const RowFiles& shards, const std::string& path);
+
 // [n - 1]: how many n-grams of each order the shards have. Reads no rows.
 std::vector<uint64_t> CountJoined(const RowFiles& shards);
 

@@ -16,12 +16,16 @@ namespace ballast::ngram {
 namespace {
 
 absl::Status RunJoin(const Flags& flags) {
-  if (!flags.Has("vocab") || !flags.Has("out")) return absl::InvalidArgumentError("want --vocab (as `count` wrote it) and --out");
+  if (!flags.Has("vocab") || !(flags.Has("out") || flags.Has("rows")))
+    return absl::InvalidArgumentError("want --vocab (as `count` wrote it), and --out or --rows");
   absl::StatusOr<Vocabulary> vocabulary = Vocabulary::Load(flags.Text("vocab"));
   if (!vocabulary.ok()) return vocabulary.status();
   absl::StatusOr<RowFiles> shards = RowFiles::Open(flags.arguments());
   if (!shards.ok()) return shards.status();
-  return JoinToArpa(*shards, *vocabulary, flags.Text("out"));
+  if (flags.Has("rows")) {
+    if (absl::Status joined = JoinToRows(*shards, flags.Text("rows")); !joined.ok()) return joined;
+  }
+  return flags.Has("out") ? JoinToArpa(*shards, *vocabulary, flags.Text("out")) : absl::OkStatus();
 }
 
 absl::Status RunQuery(const Flags& flags) {
@@ -122,7 +126,9 @@ std::vector<Command> ModelCommands() {
       {"join",
        "ESTIMATED...",
        "what `estimate` wrote of all shards and 0-shards to an ARPA file",
-       {{"vocab", "FILE", "the words, as `count` wrote them"}, {"out", "FILE", "the ARPA file"}},
+       {{"vocab", "FILE", "the words, as `count` wrote them"},
+        {"out", "FILE", "the ARPA file"},
+        {"rows", "FILE", "the model as rows, instead of the ARPA file or beside it"}},
        RunJoin},
       {"arpa",
        "FILE",

@@ -141,6 +141,15 @@ absl::StatusOr<bool> RowReader::Next(Block& block) {
   return true;
 }
 
+absl::StatusOr<bool> RowReader::NextStream() {
+  absl::StatusOr<bool> end = file_->AtEnd();
+  if (!end.ok()) return end.status();
+  if (*end) return false;
+  rows_ = 0;
+  if (absl::Status read = ReadHeader(); !read.ok()) return read;
+  return true;
+}
+
 absl::StatusOr<std::vector<RowReader::Place>> RowReader::Index() const {
   std::vector<Place> places;
   Block block;

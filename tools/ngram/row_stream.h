@@ -70,6 +70,8 @@ class RowReader {
   const Header& header() const { return header_; }
   // False at the end. Errors: DataLoss when the stream is damaged or was cut off.
   absl::StatusOr<bool> Next(Block& block);
+  // After the end: goes on to the stream that follows in the same file, if there is one. For pipes that carry several shards.
+  absl::StatusOr<bool> NextStream();
 
   // Where the blocks are; only for files, right after Open.
   struct Place {

@@ -1,4 +1,6 @@
 #include <cstdio>
+#include <functional>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -14,9 +16,10 @@ namespace {
 
 absl::Status RunCount(const Flags& flags) {
   if (flags.arguments().empty()) return absl::InvalidArgumentError("no text; - is standard input");
-  if (!flags.Has("vocab")) return absl::InvalidArgumentError("no --vocab: where the words go");
   absl::StatusOr<CounterOptions> options = CounterFlags(flags);
   if (!options.ok()) return options.status();
+  options->ids = flags.Text("ids");
+  if (options->ids.empty() != flags.Has("vocab")) return absl::InvalidArgumentError("want either --vocab, where the words go, or --ids");
   Counter counter(*options);
   for (const std::string& text : flags.arguments()) {
     if (absl::Status added = counter.AddText(text); !added.ok()) return added;
@@ -27,7 +30,9 @@ absl::Status RunCount(const Flags& flags) {
   if (!writer.ok()) return writer.status();
   const OnTuple write = [&](const WordId* row, uint64_t count) { return (*writer)->AddCount(RowKind::kTuple, header.order, row, count); };
   if (absl::Status counted = counter.Finish(write); !counted.ok()) return counted;
-  if (absl::Status saved = counter.vocabulary().Save(flags.Text("vocab")); !saved.ok()) return saved;
+  if (flags.Has("vocab")) {
+    if (absl::Status saved = counter.vocabulary().Save(flags.Text("vocab")); !saved.ok()) return saved;
+  }
   return (*writer)->Finish();
 }
 
@@ -50,26 +55,51 @@ absl::Status RunPlan(const Flags& flags) {
   return (*out)->Commit();
 }
 
-// The one file that a command of the pipe reads; standard input if none is named.
-absl::StatusOr<std::unique_ptr<RowReader>> OpenInput(const Flags& flags) {
-  if (flags.arguments().size() > 1) return absl::InvalidArgumentError("want one shard at a time");
-  return RowReader::Open(flags.arguments().empty() ? "-" : flags.arguments()[0]);
+std::string StandardStream(const Flags& flags) { return flags.Has("lines") ? kStandardLines : "-"; }
+
+// For each shard of the one file that a command of the pipe reads, or of standard input: `work` with what was read and where the result
+// goes. Shards follow each other in a pipe, as their results do.
+absl::Status ForEachShard(const Flags& flags, const std::function<absl::Status(Shard shard, const std::string& out)>& work) {
+  if (flags.arguments().size() > 1) return absl::InvalidArgumentError("want one file, or shards one after the other in standard input");
+  const std::string standard = StandardStream(flags);
+  absl::StatusOr<std::unique_ptr<RowReader>> reader = RowReader::Open(flags.arguments().empty() ? standard : flags.arguments()[0]);
+  if (!reader.ok()) return reader.status();
+  for (size_t shards = 1;; ++shards) {
+    absl::StatusOr<Shard> shard = ReadShard(**reader);
+    if (!shard.ok()) return shard.status();
+    if (absl::Status worked = work(*std::move(shard), flags.Text("out", standard)); !worked.ok()) return worked;
+    absl::StatusOr<bool> more = (*reader)->NextStream();
+    if (!more.ok()) return more.status();
+    if (!*more) return absl::OkStatus();
+    if (flags.Has("out")) return absl::InvalidArgumentError("--out takes the result of one shard; there are more in the input");
+  }
+}
+
+// Tuples in any order, in parts, to sorted ones, each once.
+absl::Status RunCombine(const Flags& flags) {
+  return ForEachShard(flags, [](const Shard& shard, const std::string& path) -> absl::Status {
+    absl::StatusOr<std::unique_ptr<RowWriter>> out = RowWriter::Create(path, shard.header);
+    if (!out.ok()) return out.status();
+    for (size_t i = 0; i < shard.tuples.size(); ++i) {
+      absl::Status added = (*out)->AddCount(RowKind::kTuple, shard.header.order, shard.tuples.row(i), shard.tuples.counts[i]);
+      if (!added.ok()) return added;
+    }
+    return (*out)->Finish();
+  });
 }
 
 absl::Status RunAdjust(const Flags& flags) {
-  absl::StatusOr<std::unique_ptr<RowReader>> reader = OpenInput(flags);
-  if (!reader.ok()) return reader.status();
-  absl::StatusOr<Shard> shard = ReadShard(**reader);
-  if (!shard.ok()) return shard.status();
-  if (flags.Has("prune")) {
-    absl::StatusOr<Header> smoothing = SmoothingFlags(flags, shard->header.order);
-    if (!smoothing.ok()) return smoothing.status();
-    shard->header.thresholds = smoothing->thresholds;
-  }
-  absl::StatusOr<std::unique_ptr<RowWriter>> out = RowWriter::Create(flags.Text("out", "-"), shard->header);
-  if (!out.ok()) return out.status();
-  if (absl::Status adjusted = AdjustShard(*std::move(shard), {flags.Has("collapse")}, **out); !adjusted.ok()) return adjusted;
-  return (*out)->Finish();
+  return ForEachShard(flags, [&](Shard shard, const std::string& path) -> absl::Status {
+    if (flags.Has("prune")) {
+      absl::StatusOr<Header> smoothing = SmoothingFlags(flags, shard.header.order);
+      if (!smoothing.ok()) return smoothing.status();
+      shard.header.thresholds = smoothing->thresholds;
+    }
+    absl::StatusOr<std::unique_ptr<RowWriter>> out = RowWriter::Create(path, shard.header);
+    if (!out.ok()) return out.status();
+    if (absl::Status adjusted = AdjustShard(std::move(shard), {flags.Has("collapse")}, **out); !adjusted.ok()) return adjusted;
+    return (*out)->Finish();
+  });
 }
 
 // One file for each level, as a shard that `estimate` takes: the 0-shards, in which each level's estimation begins.
@@ -123,28 +153,34 @@ absl::Status RunDiscounts(const Flags& flags) {
   return (*out)->Commit();
 }
 
+absl::Status TakeHead(const Flags& flags, Header& header) {
+  absl::StatusOr<std::unique_ptr<RowReader>> head = RowReader::Open(flags.Text("head"));
+  if (!head.ok()) return head.status();
+  const int level = header.level;
+  if ((*head)->header().order != header.order) return absl::InvalidArgumentError("--head is of a model of another order");
+  header = (*head)->header();
+  header.level = level;
+  return absl::OkStatus();
+}
+
 absl::Status RunEstimate(const Flags& flags) {
-  absl::StatusOr<std::unique_ptr<RowReader>> reader = OpenInput(flags);
-  if (!reader.ok()) return reader.status();
-  absl::StatusOr<Shard> shard = ReadShard(**reader);
-  if (!shard.ok()) return shard.status();
-  if (flags.Has("head")) {
-    absl::StatusOr<std::unique_ptr<RowReader>> head = RowReader::Open(flags.Text("head"));
-    if (!head.ok()) return head.status();
-    const int level = shard->header.level;
-    if ((*head)->header().order != shard->header.order) return absl::InvalidArgumentError("--head is of a model of another order");
-    shard->header = (*head)->header();
-    shard->header.level = level;
-  }
-  if (flags.Has("zero")) {
-    absl::StatusOr<ValueRows<float>> zero = ReadZero(flags.Text("zero"), shard->header.level);
-    if (!zero.ok()) return zero.status();
-    shard->zero = *std::move(zero);
-  }
-  absl::StatusOr<std::unique_ptr<RowWriter>> out = RowWriter::Create(flags.Text("out", "-"), shard->header);
-  if (!out.ok()) return out.status();
-  if (absl::Status estimated = EstimateShard(*std::move(shard), **out); !estimated.ok()) return estimated;
-  return (*out)->Finish();
+  std::map<int, ValueRows<float>> zeros;  // [level]
+  return ForEachShard(flags, [&](Shard shard, const std::string& path) -> absl::Status {
+    const int level = shard.header.level;
+    if (flags.Has("head")) {
+      if (absl::Status taken = TakeHead(flags, shard.header); !taken.ok()) return taken;
+    }
+    if (flags.Has("zero") && zeros.count(level) == 0) {
+      absl::StatusOr<ValueRows<float>> zero = ReadZero(flags.Text("zero"), level);
+      if (!zero.ok()) return zero.status();
+      zeros.emplace(level, *std::move(zero));
+    }
+    if (flags.Has("zero")) shard.zero = zeros[level];
+    absl::StatusOr<std::unique_ptr<RowWriter>> out = RowWriter::Create(path, shard.header);
+    if (!out.ok()) return out.status();
+    if (absl::Status estimated = EstimateShard(std::move(shard), **out); !estimated.ok()) return estimated;
+    return (*out)->Finish();
+  });
 }
 
 std::vector<FlagSpec> Concatenated(std::vector<FlagSpec> flags, const std::vector<std::vector<FlagSpec>>& groups) {
@@ -156,15 +192,22 @@ std::vector<FlagSpec> Concatenated(std::vector<FlagSpec> flags, const std::vecto
 
 std::vector<Command> ShardCommands() {
   const FlagSpec out{"out", "FILE", "where the result goes; standard output"};
+  const FlagSpec lines{"lines", nullptr, "standard input and output are lines of base64"};
   return {
       {"count", "TEXT...", "text to sorted tuples and a vocabulary",
-       Concatenated({out, {"vocab", "FILE", "where the words go, in the order of their ids"}}, {CounterFlagSpecs()}), RunCount},
+       Concatenated({out,
+                     {"vocab", "FILE", "where the words go, in the order of their ids"},
+                     {"ids", "FILE", "take the ids of this vocabulary, which has all words, instead of making one"}},
+                    {CounterFlagSpecs()}),
+       RunCount},
+      {"combine", "[TUPLES]", "tuples in any order and in parts to sorted ones, each once", {out, lines}, RunCombine},
       {"plan", "TUPLES", "sorted tuples to a plan of levels and shards",
        Concatenated({out, {"split", "FOLDER", "also write each shard, as LEVEL.SHARD"}}, {PlanFlagSpecs()}), RunPlan},
       {"adjust",
        "[SHARD]",
-       "tuples of one shard to its counts of counts and partial counts",
+       "tuples of a shard to its counts of counts and partial counts; of several shards, one after the other",
        {out,
+        lines,
         {"collapse", nullptr, "also write the kept n-grams, and one wildcard row for the pruned ones of each context"},
         {"prune", "T1,T2,...", "thresholds for --collapse, if the shard's head has none"}},
        RunAdjust},
@@ -174,10 +217,11 @@ std::vector<Command> ShardCommands() {
        RunDiscounts},
       {"estimate",
        "[SHARD]",
-       "one shard to its probabilities and backoffs",
+       "a shard to its probabilities and backoffs; several shards, one after the other",
        {out,
+        lines,
         {"head", "FILE", "the head that `discounts` wrote, instead of the shard's own"},
-        {"zero", "FILE", "the estimated 0-shard of the level, instead of rows in the shard"}},
+        {"zero", "FILE", "probabilities of the 0-shards of the levels, instead of rows in the shard"}},
        RunEstimate},
   };
 }

@@ -1,0 +1,328 @@
+"""One model from its source to its outputs: the stages in their order. docs/NGRAM.md, "Stages"."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import numpy as np
+
+from ballast.errors import BallastError
+from ballast.ngram import blocks, counting, joining, keys, rows, sharding, smoothing, words
+from ballast.ngram import plan as plans
+from ballast.ngram import tables as model_tables
+from ballast.ngram.config import Model
+from ballast.ngram.engine import BLOB_ROWS, TEXT_ROWS
+from ballast.ngram.estimator import Process
+from ballast.ngram.sources import Source, file_ranks, open_source
+from ballast.ngram.stages import Runner, Stage
+
+_BUCKET_BYTES = 16 << 20  # Of text: its tuples take four times as much, in one task's estimator.
+_SHARD_BYTES = 128 << 20  # In memory, when the configuration does not say how many shards there are.
+
+
+class Pipeline:
+    """Call `vocabulary`, then the others in their order. Each takes what the ones before left in the work folder."""
+
+    def __init__(self, runner: Runner, model: Model) -> None:
+        self.runner = runner
+        self._engine = runner.engine
+        self._work = runner.work
+        self.model = model
+        self._shipped = blocks.Shipped(self._engine.binary_name)
+        self._source: Source = open_source(self._engine.session, model)
+        self._parts = model.partitions or 2 * self._engine.cores
+        self.plan: Optional[plans.Plan] = None
+        self.zero_rows: list[int] = []
+        self.zero_bytes = 0
+        self.discounts: list[list[float]] = []
+
+    # ---- stages ----------------------------------------------------------------------------------------------------------------------
+
+    def vocabulary(self) -> None:
+        """Distinct words, in the order of their first appearance where the source has an order."""
+        self._words = self.runner.run(self.model.name, "vocabulary", [self._source.identity, self.model.skip_symbols], self._find_words)
+        if self._words.doc["sentences"] == 0:
+            raise BallastError("SOURCE_EMPTY", f"[model.{self.model.name}]: the source is empty: not one sentence")
+
+    def words(self) -> list[bytes]:
+        return self._work.read(self._words.folder, "vocabulary").split(b"\n")[len(words.RESERVED) : -1]
+
+    def count(self) -> None:
+        inputs = [self._words.folder, self.model.order]
+        self._tuples = self.runner.run(self.model.name, "count", inputs, self._count)
+
+    def make_plan(self) -> None:
+        inputs = [self._tuples.folder, self._shards(), self.model.tau, self.model.levels]
+        stage = self.runner.run(self.model.name, "plan", inputs, self._make_plan)
+        self.plan = plans.Plan.from_json(json.loads(self._work.read(stage.folder, "plan.json")))
+        self._plan = stage
+
+    def adjust(self) -> None:
+        cutoffs = list(self.model.cutoffs) if self.model.has_cutoffs else []
+        self.adjusted = self.runner.run(self.model.name, "adjust", [self._plan.folder, cutoffs], self._adjust)
+
+    def barrier(self, vocab_pad: int) -> None:
+        model = self.model
+        flags = ["--vocab-pad", str(vocab_pad)]
+        flags += ["--prune", ",".join(map(str, model.cutoffs))] if model.has_cutoffs else []
+        flags += ["--discount-fallback", ",".join(map(repr, model.discount_fallback))] if model.discount_fallback else []
+        flags += ["--compat", model.compat] if model.compat else []
+        flags += [] if model.interpolate_unigrams else ["--no-interpolate-unigrams"]
+        self._barrier = self.runner.run(model.name, "barrier", [self.adjusted.folder, flags], lambda stage: self._sum(stage, flags))
+        self.zero_rows = self._barrier.doc["zero_rows"]
+        self.zero_bytes = int(self._barrier.doc["zero_bytes"])
+        self.discounts = self._barrier.doc["discounts"]
+
+    def estimate(self, arpa: bool, tables: bool) -> None:
+        inputs = [self._barrier.folder, arpa, tables]
+        self._estimated = self.runner.run(self.model.name, "estimate", inputs, lambda stage: self._estimate(stage, arpa, tables))
+
+    def write_arpa(self, path: str) -> list[int]:
+        """Returns the numbers of n-grams."""
+        counts: list[int] = []
+
+        def write(stage: Stage) -> None:
+            counts.extend(joining.write_arpa(path, self.model.order, self._estimated.meters, self._pieces()))
+
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.runner.always(self.model.name, "arpa", write)
+        return counts
+
+    def tuples(self) -> Iterator[tuple[int, Any]]:
+        """(rows, framed rows) of all tuples, in the order of buckets."""
+        for batch in self._work.parquet(self._tuples.folder, "blocks", ["kind", "rows", "data"]):
+            for kind, count, data in zip(batch["kind"], batch["rows"], batch["data"]):
+                if kind == "t":
+                    yield count, data
+
+    def write_tables(self, uri: str) -> None:
+        """Tables `ngrams` and `vocabulary`."""
+
+        def write(stage: Stage) -> None:
+            with self._engine.batches(BLOB_ROWS):
+                frame = self._engine.session.read.parquet(self._uri(self._estimated, "blocks")).where("kind = 'm'")
+                self._engine.write(frame.mapInArrow(joining.tabulate, joining.TABLE), _spark_uri(uri) + "/ngrams")
+            model_tables.write_vocabulary(uri, [*words.RESERVED, *self.words()])
+
+        self.runner.always(self.model.name, "tables", write)
+
+    # ---- for the report --------------------------------------------------------------------------------------------------------------
+
+    def ngrams(self) -> list[int]:
+        """Of each order, in the model as it was estimated; empty when no ARPA text was made."""
+        found = [m["ngrams"] for m in self._estimated.meters if m["task"] == "join" and "ngrams" in m]
+        return [sum(int(m.get(str(n), 0)) for m in found) for n in range(1, self.model.order + 1)] if found else []
+
+    def tuple_count(self) -> int:
+        return int(self._tuples.doc["tuples"])
+
+    # ---- vocabulary ------------------------------------------------------------------------------------------------------------------
+
+    def _find_words(self, stage: Stage) -> None:
+        from pyspark.sql import functions as F
+
+        with self._engine.batches(TEXT_ROWS):
+            found = self._source.lines.mapInArrow(words.find_words(self.model.skip_symbols), words.WORDS)
+            first = F.min(F.struct("entry", "file", "start", "place")).alias("first")
+            grouped = found.groupBy("word", "extra").agg(first, F.sum("sentences").alias("sentences"))
+            frame = grouped.select("word", "extra", "sentences", "first.entry", "first.file", "first.start", "first.place")
+            table = self._engine.collect(frame)
+        known = table.column("word").is_valid()
+        meters = table.filter(table.column("word").is_null())
+        stage.add_meters(meters.column("extra").to_pylist())
+        stage.doc["sentences"] = sum(meters.column("sentences").to_pylist())
+        table = table.filter(known)
+        found_words = table.column("word").to_pylist()
+        if self._source.ordered and found_words:
+            ranks = file_ranks(self._source)
+            places = zip(*(table.column(name).to_pylist() for name in ("entry", "file", "start", "place")))
+            order = sorted(((e, ranks[e, f], s, p), word) for (e, f, s, p), word in zip(places, found_words))
+            found_words = [word for _, word in order]
+        else:
+            found_words.sort()
+        stage.doc["words"] = len(found_words)
+        self._work.write(stage.folder, "vocabulary", words.vocabulary_file(found_words))
+
+    # ---- counting --------------------------------------------------------------------------------------------------------------------
+
+    def _count(self, stage: Stage) -> None:
+        vocabulary = self._engine.ship(self._work.read(self._words.folder, "vocabulary"), "vocabulary")
+        model = self.model
+        buckets = max(self._parts, self._source.bytes // _BUCKET_BYTES + 1)
+        count = counting.count(model.order, buckets, self._shipped, vocabulary, model.memory, model.skip_symbols)
+        with self._engine.batches(TEXT_ROWS):
+            counted = self._source.lines.mapInArrow(count, blocks.SCHEMA).repartition(buckets, "part")
+            self._write(stage, counted.mapInArrow(counting.combine(model.order, self._shipped), blocks.SCHEMA))
+        stage.doc["tuples"] = sum(m.get("tuples", 0) for m in stage.meters)
+        stage.doc["buckets"] = buckets
+
+    # ---- the plan --------------------------------------------------------------------------------------------------------------------
+
+    def _shards(self) -> int:
+        if self.model.shards:
+            return self.model.shards
+        in_memory = int(self._tuples.doc["tuples"]) * (4 * self.model.order + 90)
+        return max(self._parts, in_memory // _SHARD_BYTES + 1)
+
+    def _make_plan(self, stage: Stage) -> None:
+        def loads(plan: plans.Plan) -> Any:
+            from pyspark.sql import functions as F
+
+            tuples = self._read(self._tuples, "t")
+            found = tuples.mapInArrow(sharding.loads(plan), sharding.LOADS).groupBy("shard", "extra").agg(F.sum("load").alias("load"))
+            with self._engine.batches(BLOB_ROWS):
+                table = self._engine.collect(found)
+            stage.add_meters(table.column("extra").to_pylist())
+            shard = np.asarray(table.column("shard").to_pylist(), dtype=np.int64)
+            load = np.asarray(table.column("load").to_pylist(), dtype=np.int64)
+            total = np.zeros(plan.levels[-1].shards, dtype=np.int64)
+            total[shard[shard >= 0]] = load[shard >= 0]
+            return total
+
+        model = self.model
+        made = plans.make(model.order, self._shards(), model.tau, model.levels, loads)
+        stage.doc["levels"] = len(made.levels)
+        self._work.write(stage.folder, "plan.json", json.dumps(made.to_json()).encode())
+
+    def _shard_frame(self, kept: bool) -> Any:
+        """All shards' rows, each shard within one partition, in the order of shards."""
+        assert self.plan is not None
+        parts = self._packed()
+        if kept:
+            frame = self._read(self.adjusted, "kept")
+        else:
+            frame = self._read(self._tuples, "t").mapInArrow(sharding.split(self.plan, parts), blocks.SCHEMA)
+        return frame.repartition(self._parts, "part").sortWithinPartitions("level", "shard")
+
+    def _packed(self) -> list[list[int]]:
+        """[level - 1][shard]: where df.repartition sends it."""
+        assert self.plan is not None
+        placement = keys.placement(self._parts)
+        shards = self.plan.shards()
+        parts = [[placement[0]] * level.shards for level in self.plan.levels]
+        for (level, shard, _), part in zip(shards, plans.pack([load for _, _, load in shards], self._parts)):
+            parts[level - 1][shard] = placement[part]
+        return parts
+
+    # ---- adjusted counts, the barrier ------------------------------------------------------------------------------------------------
+
+    def _adjust(self, stage: Stage) -> None:
+        cutoffs = list(self.model.cutoffs) if self.model.has_cutoffs else []
+        adjust = smoothing.adjust(self.model.order, self._shipped, cutoffs)
+        with self._engine.batches(BLOB_ROWS):
+            self._write(stage, self._shard_frame(kept=False).mapInArrow(adjust, blocks.SCHEMA))
+        stage.doc["kept"] = sum(m.get("kept", 0) for m in stage.meters)
+        stage.doc["wildcards"] = sum(m.get("wildcards", 0) for m in stage.meters)
+
+    def _sum(self, stage: Stage, flags: list[str]) -> None:
+        """The sums of all shards, the discounts, and the 0-shards level by level: the one place that waits for all."""
+        order = self.model.order
+        folder = self._engine.file(stage.folder)
+        folder.mkdir(exist_ok=True)
+        streams: dict[int, list[bytes]] = {}
+        sums = self._engine.session.read.parquet(self._uri(self.adjusted, "blocks")).where("kind = 'sum'").select("level", "data")
+        table = self._engine.collect(sums)
+        for level, data in zip(table.column("level").to_pylist(), table.column("data").to_pylist()):
+            streams.setdefault(level, []).append(data)
+        adjusted = []
+        for level, parts in sorted(streams.items()):
+            path = folder / f"adjusted.{level}"
+            path.write_bytes(b"".join(rows.stream(order, level, parts)))
+            adjusted.append(path)
+        head = self._local(stage, "discounts", *adjusted, "--zero", folder, *flags)
+        zero: list[bytes] = []
+        stage.doc["zero_rows"] = []
+        level = 1
+        while (folder / f"zero.{level}").exists():
+            below = ["--zero", folder / f"p.{level - 1}"] if level > 1 else []
+            estimated = self._local(stage, "estimate", folder / f"zero.{level}", *below)
+            (folder / f"p.{level}").write_bytes(estimated)
+            found = [e for e in rows.read_streams(_reader(estimated)) if isinstance(e, rows.Block)]
+            stage.doc["zero_rows"].append(sum(len(b.rows) for b in found if b.kind == "p"))
+            zero += [rows.block(b.kind, b.n, b.rows) for b in found]
+            level += 1
+        stage.doc["zero_bytes"] = sum(map(len, zero))
+        lines = [line.split() for line in head.decode().splitlines()]
+        stage.doc["discounts"] = [[float(d) for d in line[2:]] for line in lines if line and line[0] == "discount"]
+        self._work.write(stage.folder, "head", head)
+        self._work.write(stage.folder, "zero", b"".join(rows.stream(order, 0, zero)))
+        self._work.write(stage.folder, "weights", self._word_weights(folder / "zero.1"))
+
+    def _word_weights(self, path: pathlib.Path) -> bytes:
+        """How many n-grams end in each word, about: between its number of predecessors and how often it occurs."""
+        weights: Any = np.ones(0)
+        for event in rows.read_streams(_reader(path.read_bytes())):
+            if isinstance(event, rows.Block):
+                last = int(event.rows[-1, 0])
+                weights = np.concatenate([weights, np.ones(max(0, last + 1 - len(weights)))])
+                weights[event.rows[:, 0]] += rows.load_counts(event.rows, 1) + rows.load_counts(event.rows, 3)
+        return weights.astype("<f8").tobytes()  # type: ignore[no-any-return]
+
+    def _local(self, stage: Stage, *arguments: Any) -> bytes:
+        """A command of the estimator on the driver."""
+        with Process([str(self._engine.binary), *map(str, arguments)]) as process:
+            out = process.output()
+        stage.driver_cpu_s += process.cpu_s
+        return out
+
+    # ---- probabilities ---------------------------------------------------------------------------------------------------------------
+
+    def _estimate(self, stage: Stage, arpa: bool, tables: bool) -> None:
+        from pyspark.sql import functions as F
+
+        engine, order = self._engine, self.model.order
+        head, zero = (engine.ship(self._work.read(self._barrier.folder, name), name) for name in ("head", "zero"))
+        vocabulary = engine.ship(self._work.read(self._words.folder, "vocabulary"), "vocabulary")
+        weights = np.frombuffer(self._work.read(self._barrier.folder, "weights"), dtype="<f8")
+        ranges = joining.range_starts(weights, self._parts)
+        placement = keys.placement(self._parts)
+        estimate = smoothing.estimate(order, self._shipped, head, zero, ranges, list(placement))
+        join = joining.join(order, self._shipped, vocabulary, zero, ranges, arpa, tables)
+        estimated = self._shard_frame(kept=self.model.has_cutoffs).mapInArrow(estimate, blocks.SCHEMA)
+        # A range has a task even when no shard has a row of it: there are the rows of the 0-shards.
+        here = F.element_at(F.array(*(F.lit(p) for p in placement)), F.col("id").cast("int") + 1)
+        markers = engine.session.range(0, self._parts, 1, 1).select(
+            here.alias("part"),
+            F.lit(0).alias("level"),
+            F.col("id").cast("int").alias("shard"),
+            F.lit("range").alias("kind"),
+            F.lit(0).cast("long").alias("rows"),
+            F.lit(b"").alias("data"),
+            F.lit(None).cast("binary").alias("extra"),
+        )
+        with engine.batches(BLOB_ROWS):
+            runs = estimated.unionByName(markers).repartition(self._parts, "part")
+            self._write(stage, runs.mapInArrow(join, blocks.SCHEMA))
+
+    def _pieces(self) -> Iterator[tuple[int, int, int, Any]]:
+        for batch in self._work.parquet(self._estimated.folder, "blocks", ["level", "shard", "kind", "rows", "data"]):
+            for level, shard, kind, at, data in zip(*(batch[c] for c in ("level", "shard", "kind", "rows", "data"))):
+                if kind == "arpa":
+                    yield level, shard, at, data
+
+    # ---- tables between the stages ---------------------------------------------------------------------------------------------------
+
+    def _uri(self, stage: Stage, name: str) -> str:
+        return self._work.uri(stage.folder, name)
+
+    def _write(self, stage: Stage, frame: Any) -> None:
+        uri = self._uri(stage, "blocks")
+        self._engine.write(frame, uri)
+        meters = self._engine.session.read.parquet(uri).where("kind = 'meter'").select("extra")
+        stage.add_meters(self._engine.collect(meters).column("extra").to_pylist())
+
+    def _read(self, stage: Stage, kind: str) -> Any:
+        return self._engine.session.read.schema(blocks.SCHEMA).parquet(self._uri(stage, "blocks")).where(f"kind = '{kind}'")
+
+
+def _spark_uri(path: str) -> str:
+    return path if "://" in path else "file://" + path
+
+
+def _reader(data: bytes) -> Any:
+    import io
+
+    return io.BytesIO(data).read

@@ -1,0 +1,118 @@
+"""Where sentences come from: text files, Parquet or a table, as a data frame of words.LINES, and what tells one version of a source from another."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ballast.errors import BallastError
+from ballast.ngram.config import Model
+
+_HIDDEN = ("_", ".")
+
+
+@dataclass(frozen=True)
+class Source:
+    lines: Any  # DataFrame of words.LINES
+    identity: list[Any]  # Changes when the source does.
+    bytes: int  # 0: unknown
+    ordered: bool  # Ids follow the first appearance of words.
+
+
+def open_source(spark: Any, model: Model) -> Source:
+    """Raises BallastError(SOURCE_NOT_FOUND, COLUMN_MISSING, TYPE_MISMATCH) with the model's name."""
+    from pyspark.sql import functions as F
+
+    if model.source == "text":
+        frames = [_text(spark, model, path, entry) for entry, path in enumerate(model.text)]
+        lines, inputs = frames[0], [frame.inputFiles() for frame in frames]
+        for frame in frames[1:]:
+            lines = lines.unionByName(frame)
+    else:
+        lines = _table(spark, model)
+        inputs = [lines.inputFiles()]
+    files = [file for some in inputs for file in some]
+    if model.deduplicate:
+        lines = lines.groupBy("value").agg(*(F.lit(0).cast(kind).alias(name) for name, kind in (("entry", "int"), ("file", "long"), ("start", "long"))))
+    sizes = [_size(file) for file in files]
+    identity = [model.source, model.deduplicate, model.column if model.source != "text" else "", model.table]
+    return Source(lines, identity + sorted(sizes), sum(size for _, size, _ in sizes), model.source == "text" and not model.deduplicate)
+
+
+def _text(spark: Any, model: Model, path: str, entry: int) -> Any:
+    from pyspark.sql import functions as F
+
+    if not _is_address(path) and not _readable(path):
+        raise BallastError("SOURCE_NOT_FOUND", f"[model.{model.name}] text: there is nothing to read at {path}")
+    try:
+        frame = spark.read.option("lineSep", "\n").text(path)
+        return frame.select(
+            F.col("value").cast("binary").alias("value"),
+            F.lit(entry).alias("entry"),
+            F.xxhash64(F.col("_metadata.file_path")).alias("file"),
+            F.col("_metadata.file_block_start").alias("start"),
+        )
+    except Exception as e:
+        raise BallastError("SOURCE_NOT_FOUND", f"[model.{model.name}] text {path} cannot be read: {_first_line(e)}") from e
+
+
+def _table(spark: Any, model: Model) -> Any:
+    from pyspark.sql import functions as F
+
+    name = model.parquet or model.table
+    try:
+        frame = spark.read.parquet(model.parquet) if model.parquet else spark.table(model.table)
+        fields = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+    except Exception as e:
+        raise BallastError("SOURCE_NOT_FOUND", f"[model.{model.name}] {model.source} {name} cannot be read: {_first_line(e)}") from e
+    if model.column not in fields:
+        raise BallastError("COLUMN_MISSING", f'[model.{model.name}]: {name} has no column "{model.column}"; it has {", ".join(fields)}')
+    if fields[model.column] not in ("string", "binary"):
+        raise BallastError("TYPE_MISMATCH", f"[model.{model.name}]: column {model.column} of {name} is {fields[model.column]}; want one sentence a row, a string")
+    column = F.col("`" + model.column.replace("`", "``") + "`").cast("binary").alias("value")
+    zeros = [F.lit(0).cast(kind).alias(n) for n, kind in (("entry", "int"), ("file", "long"), ("start", "long"))]
+    return frame.select(column, *zeros)
+
+
+def file_ranks(source: Source) -> dict[tuple[int, int], int]:
+    """{(entry, hash of the file's path): place in the order of paths}."""
+    rows = source.lines.select("entry", "file").distinct().collect()
+    if len(rows) == 1:
+        return {(rows[0]["entry"], rows[0]["file"]): 0}
+    import xxhash
+
+    hashes: dict[int, str] = {}
+    for file in source.lines.inputFiles():
+        for spelling in {file, re.sub(r"^file:/(?!/)", "file:///", file)}:
+            value = xxhash.xxh64_intdigest(spelling.encode(), 42)
+            hashes[value - (1 << 64) if value >> 63 else value] = file
+    order = sorted(rows, key=lambda row: (row["entry"], hashes.get(row["file"], ""), row["file"]))
+    return {(row["entry"], row["file"]): place for place, row in enumerate(order)}
+
+
+def _size(file: str) -> tuple[str, int, int]:
+    """Path, bytes and time of change; of a file that is not on this machine only the path."""
+    import urllib.parse
+
+    local = urllib.parse.unquote(re.sub(r"^file:/+", "/", file))
+    try:
+        stat = os.stat(local)
+    except OSError:
+        return file, 0, 0
+    return file, stat.st_size, stat.st_mtime_ns
+
+
+def _readable(path: str) -> bool:
+    import glob
+
+    return any(os.access(found, os.R_OK) for found in glob.glob(path)) or os.access(path, os.R_OK)
+
+
+def _is_address(path: str) -> bool:
+    return "://" in path
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
