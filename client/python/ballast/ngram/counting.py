@@ -26,7 +26,7 @@ def scatter(parts: Any, tuples: Any, kind: str, order: int, place: Callable[[int
     by_part = np.argsort(parts.astype(np.uint16) if len(parts) and parts.max() < 1 << 16 else parts, kind="stable")
     parts = parts[by_part]
     tuples = tuples[by_part]
-    begins = np.flatnonzero(np.concatenate(([True], parts[1:] != parts[:-1]))) if len(parts) else []
+    begins: Any = np.flatnonzero(np.concatenate(([True], parts[1:] != parts[:-1]))) if len(parts) else []
     for begin, stop in zip(begins, [*begins[1:], len(parts)]):
         yield Row(*place(int(parts[begin])), kind, int(stop - begin), rows.block(kind, order, tuples[begin:stop]))
 

@@ -1,6 +1,8 @@
-"""Spark as this application uses it: the session, files that travel to the executors, what jobs cost, where they are.
+"""Spark as this application uses it: the session, sources, the few operations on tables, files that travel to the executors, what jobs cost.
 
-Classic sessions and Spark Connect; a client of Connect sees neither the JVM's CPU time nor the tasks of a running job.
+Nothing outside of this file and sources.py calls Spark on the driver; the frames that it gives are only used with mapInArrow, repartition,
+sortWithinPartitions and unionByName. Classic sessions and Spark Connect; a client of Connect sees neither the JVM's CPU time nor the tasks of a
+running job.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional, TextIO
 
 from ballast.errors import BallastError, fault_in
-from ballast.ngram import estimator
+from ballast.ngram import blocks, estimator, keys, sources
+from ballast.ngram.config import Model
 
 TEXT_ROWS = 2000  # Of a batch of sentences,
 BLOB_ROWS = 32  # and of a batch of blocks, of up to a megabyte each.
@@ -47,7 +50,7 @@ class Engine:
     """One for each application; close it."""
 
     def __init__(self, session: Any, binary: pathlib.Path, out: Optional[TextIO] = None) -> None:
-        from pyspark import cloudpickle  # type: ignore[attr-defined]
+        from pyspark import cloudpickle
 
         import ballast.errors
         import ballast.ngram
@@ -59,9 +62,9 @@ class Engine:
         self.out = out or sys.stderr
         self.connect = not hasattr(session, "_jsc") or "connect" in type(session).__module__
         self._local = tempfile.mkdtemp(prefix="ballast-ngram-driver-")
-        self._shipped: set[str] = set()
+        self._known: set[str] = set()
         self.binary = binary
-        self.binary_name = self.ship(binary.read_bytes(), estimator.NAME)
+        self.shipped = blocks.Shipped(self.ship(binary.read_bytes(), estimator.NAME))
         self.cores = self._cores()
 
     def _cores(self) -> int:
@@ -72,7 +75,7 @@ class Engine:
     def ship(self, data: bytes, name: str) -> str:
         """Makes a file known to all executors; returns its name there (blocks.Shipped). Named by its content: once is enough."""
         shipped = f"{name}-{hashlib.sha256(data).hexdigest()[:16]}"
-        if shipped not in self._shipped:
+        if shipped not in self._known:
             path = self.file(shipped)
             path.write_bytes(data)
             path.chmod(0o755)
@@ -80,15 +83,66 @@ class Engine:
                 self.session.addArtifact(str(path), file=True)
             else:
                 self.session.sparkContext.addFile(str(path))
-            self._shipped.add(shipped)
+            self._known.add(shipped)
         return shipped
 
     def file(self, name: str) -> pathlib.Path:
         """A place for a file of the driver."""
         return pathlib.Path(self._local) / name
 
+    # ---- tables ----------------------------------------------------------------------------------------------------------------------
+
+    def open_source(self, model: Model) -> sources.Source:
+        return sources.open_source(self.session, model)
+
+    def first_words(self, frame: Any) -> Any:
+        """words.WORDS to an Arrow table with each word once, where it is first; rows without a word stay."""
+        from pyspark.sql import functions as F
+
+        first = F.min(F.struct("entry", "file", "start", "place")).alias("first")
+        grouped = frame.groupBy("word", "extra").agg(first, F.sum("sentences").alias("sentences"))
+        return self._collect(grouped.select("word", "extra", "sentences", "first.entry", "first.file", "first.start", "first.place"), TEXT_ROWS)
+
+    def sum_loads(self, frame: Any) -> Any:
+        """sharding.LOADS to an Arrow table with each shard once."""
+        from pyspark.sql import functions as F
+
+        return self._collect(frame.groupBy("shard", "extra").agg(F.sum("load").alias("load")), BLOB_ROWS)
+
+    def markers(self, parts: int) -> Any:
+        """A row of kind "range" for each part, which goes there."""
+        from pyspark.sql import functions as F
+
+        here = F.element_at(F.array(*(F.lit(p) for p in keys.placement(parts))), F.col("id").cast("int") + 1)
+        return self.session.range(0, parts, 1, 1).select(
+            here.alias("part"),
+            F.lit(0).alias("level"),
+            F.col("id").cast("int").alias("shard"),
+            F.lit("range").alias("kind"),
+            F.lit(0).cast("long").alias("rows"),
+            F.lit(b"").alias("data"),
+            F.lit(None).cast("binary").alias("extra"),
+        )
+
+    def read(self, uri: str, kind: str) -> Any:
+        """The rows of one kind of a table that `write` wrote with blocks.SCHEMA."""
+        return self.session.read.schema(blocks.SCHEMA).parquet(uri).where(f"kind = '{kind}'")
+
+    def write(self, frame: Any, uri: str, batch_rows: int = BLOB_ROWS) -> None:
+        with self._faults(), self._batches(batch_rows):
+            frame.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(uri)
+
+    def _collect(self, frame: Any, batch_rows: int) -> Any:
+        import pyarrow as pa
+
+        with self._faults(), self._batches(batch_rows):
+            if hasattr(frame, "toArrow"):
+                return frame.toArrow()
+            batches = frame._collect_as_arrow()
+            return pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in frame.columns})
+
     @contextlib.contextmanager
-    def batches(self, rows: int) -> Iterator[None]:
+    def _batches(self, rows: int) -> Iterator[None]:
         """How many rows a batch between the JVM and Python has, for the jobs inside."""
         before = self.session.conf.get(_BATCH_CONF)
         self.session.conf.set(_BATCH_CONF, str(rows))
@@ -98,7 +152,7 @@ class Engine:
             self.session.conf.set(_BATCH_CONF, before)
 
     @contextlib.contextmanager
-    def faults(self) -> Iterator[None]:
+    def _faults(self) -> Iterator[None]:
         """Errors of tasks as what they were."""
         try:
             yield
@@ -110,19 +164,7 @@ class Engine:
                 raise
             raise fault from e
 
-    def write(self, frame: Any, uri: str) -> None:
-        with self.faults():
-            frame.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(uri)
-
-    def collect(self, frame: Any) -> Any:
-        """An Arrow table."""
-        import pyarrow as pa
-
-        with self.faults():
-            if hasattr(frame, "toArrow"):
-                return frame.toArrow()
-            batches = frame._collect_as_arrow()
-            return pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in frame.columns})
+    # ---- costs and progress ----------------------------------------------------------------------------------------------------------
 
     def costs(self) -> dict[str, float]:
         """Of all jobs so far: the JVM's CPU time in seconds, bytes through shuffles, tasks. Empty where Spark does not say."""

@@ -113,7 +113,7 @@ class Process:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with status {code}"
         said = self._said.decode(errors="replace").strip() or "it said nothing"
         shown = " ".join([NAME, *self._command[1:2]])
-        return BallastError("ESTIMATOR_FAILED", f"{shown} {how} on {socket.gethostname()}: {said}", {"status": str(code)})
+        return BallastError("ESTIMATOR_FAILED", f"{shown} {how} on {socket.gethostname()}: {said}", {"status": str(code), "said": said})
 
     def __enter__(self) -> Process:
         return self

@@ -37,7 +37,7 @@ def join(order: int, shipped: blocks.Shipped, vocabulary: str, zero: str, ranges
         meters: list[Row] = []
         here = -1
         with blocks.scratch() as folder:
-            files = []
+            files: list[str] = []
             for row in blocks.read(batches, meters):
                 if row.kind == "range":
                     here = row.shard

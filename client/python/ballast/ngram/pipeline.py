@@ -16,7 +16,7 @@ from ballast.ngram import tables as model_tables
 from ballast.ngram.config import Model
 from ballast.ngram.engine import BLOB_ROWS, TEXT_ROWS
 from ballast.ngram.estimator import Process
-from ballast.ngram.sources import Source, file_ranks, open_source
+from ballast.ngram.sources import Source, file_ranks
 from ballast.ngram.stages import Runner, Stage
 
 _BUCKET_BYTES = 16 << 20  # Of text: its tuples take four times as much, in one task's estimator.
@@ -29,10 +29,10 @@ class Pipeline:
     def __init__(self, runner: Runner, model: Model) -> None:
         self.runner = runner
         self._engine = runner.engine
-        self._work = runner.work
+        self.work = runner.work
         self.model = model
-        self._shipped = blocks.Shipped(self._engine.binary_name)
-        self._source: Source = open_source(self._engine.session, model)
+        self._shipped = self._engine.shipped
+        self._source: Source = self._engine.open_source(model)
         self._parts = model.partitions or 2 * self._engine.cores
         self.plan: Optional[plans.Plan] = None
         self.zero_rows: list[int] = []
@@ -48,7 +48,7 @@ class Pipeline:
             raise BallastError("SOURCE_EMPTY", f"[model.{self.model.name}]: the source is empty: not one sentence")
 
     def words(self) -> list[bytes]:
-        return self._work.read(self._words.folder, "vocabulary").split(b"\n")[len(words.RESERVED) : -1]
+        return self.work.read(self._words.folder, "vocabulary").split(b"\n")[len(words.RESERVED) : -1]
 
     def count(self) -> None:
         inputs = [self._words.folder, self.model.order]
@@ -57,7 +57,7 @@ class Pipeline:
     def make_plan(self) -> None:
         inputs = [self._tuples.folder, self._shards(), self.model.tau, self.model.levels]
         stage = self.runner.run(self.model.name, "plan", inputs, self._make_plan)
-        self.plan = plans.Plan.from_json(json.loads(self._work.read(stage.folder, "plan.json")))
+        self.plan = plans.Plan.from_json(json.loads(self.work.read(stage.folder, "plan.json")))
         self._plan = stage
 
     def adjust(self) -> None:
@@ -93,7 +93,7 @@ class Pipeline:
 
     def tuples(self) -> Iterator[tuple[int, Any]]:
         """(rows, framed rows) of all tuples, in the order of buckets."""
-        for batch in self._work.parquet(self._tuples.folder, "blocks", ["kind", "rows", "data"]):
+        for batch in self.work.parquet(self._tuples.folder, "blocks", ["kind", "rows", "data"]):
             for kind, count, data in zip(batch["kind"], batch["rows"], batch["data"]):
                 if kind == "t":
                     yield count, data
@@ -102,9 +102,8 @@ class Pipeline:
         """Tables `ngrams` and `vocabulary`."""
 
         def write(stage: Stage) -> None:
-            with self._engine.batches(BLOB_ROWS):
-                frame = self._engine.session.read.parquet(self._uri(self._estimated, "blocks")).where("kind = 'm'")
-                self._engine.write(frame.mapInArrow(joining.tabulate, joining.TABLE), _spark_uri(uri) + "/ngrams")
+            frame = self._read(self._estimated, "m").mapInArrow(joining.tabulate, joining.TABLE)
+            self._engine.write(frame, _spark_uri(uri) + "/ngrams")
             model_tables.write_vocabulary(uri, [*words.RESERVED, *self.words()])
 
         self.runner.always(self.model.name, "tables", write)
@@ -122,14 +121,7 @@ class Pipeline:
     # ---- vocabulary ------------------------------------------------------------------------------------------------------------------
 
     def _find_words(self, stage: Stage) -> None:
-        from pyspark.sql import functions as F
-
-        with self._engine.batches(TEXT_ROWS):
-            found = self._source.lines.mapInArrow(words.find_words(self.model.skip_symbols), words.WORDS)
-            first = F.min(F.struct("entry", "file", "start", "place")).alias("first")
-            grouped = found.groupBy("word", "extra").agg(first, F.sum("sentences").alias("sentences"))
-            frame = grouped.select("word", "extra", "sentences", "first.entry", "first.file", "first.start", "first.place")
-            table = self._engine.collect(frame)
+        table = self._engine.first_words(self._source.lines.mapInArrow(words.find_words(self.model.skip_symbols), words.WORDS))
         known = table.column("word").is_valid()
         meters = table.filter(table.column("word").is_null())
         stage.add_meters(meters.column("extra").to_pylist())
@@ -137,25 +129,24 @@ class Pipeline:
         table = table.filter(known)
         found_words = table.column("word").to_pylist()
         if self._source.ordered and found_words:
-            ranks = file_ranks(self._source)
-            places = zip(*(table.column(name).to_pylist() for name in ("entry", "file", "start", "place")))
-            order = sorted(((e, ranks[e, f], s, p), word) for (e, f, s, p), word in zip(places, found_words))
+            places = list(zip(*(table.column(name).to_pylist() for name in ("entry", "file", "start", "place"))))
+            ranks = file_ranks({(entry, file) for entry, file, _, _ in places}, self._source.files)
+            order = sorted(((ranks[e, f], s, p), word) for (e, f, s, p), word in zip(places, found_words))
             found_words = [word for _, word in order]
         else:
             found_words.sort()
         stage.doc["words"] = len(found_words)
-        self._work.write(stage.folder, "vocabulary", words.vocabulary_file(found_words))
+        self.work.write(stage.folder, "vocabulary", words.vocabulary_file(found_words))
 
     # ---- counting --------------------------------------------------------------------------------------------------------------------
 
     def _count(self, stage: Stage) -> None:
-        vocabulary = self._engine.ship(self._work.read(self._words.folder, "vocabulary"), "vocabulary")
+        vocabulary = self._engine.ship(self.work.read(self._words.folder, "vocabulary"), "vocabulary")
         model = self.model
         buckets = max(self._parts, self._source.bytes // _BUCKET_BYTES + 1)
         count = counting.count(model.order, buckets, self._shipped, vocabulary, model.memory, model.skip_symbols)
-        with self._engine.batches(TEXT_ROWS):
-            counted = self._source.lines.mapInArrow(count, blocks.SCHEMA).repartition(buckets, "part")
-            self._write(stage, counted.mapInArrow(counting.combine(model.order, self._shipped), blocks.SCHEMA))
+        counted = self._source.lines.mapInArrow(count, blocks.SCHEMA).repartition(buckets, "part")
+        self._write(stage, counted.mapInArrow(counting.combine(model.order, self._shipped), blocks.SCHEMA), TEXT_ROWS)
         stage.doc["tuples"] = sum(m.get("tuples", 0) for m in stage.meters)
         stage.doc["buckets"] = buckets
 
@@ -169,12 +160,7 @@ class Pipeline:
 
     def _make_plan(self, stage: Stage) -> None:
         def loads(plan: plans.Plan) -> Any:
-            from pyspark.sql import functions as F
-
-            tuples = self._read(self._tuples, "t")
-            found = tuples.mapInArrow(sharding.loads(plan), sharding.LOADS).groupBy("shard", "extra").agg(F.sum("load").alias("load"))
-            with self._engine.batches(BLOB_ROWS):
-                table = self._engine.collect(found)
+            table = self._engine.sum_loads(self._read(self._tuples, "t").mapInArrow(sharding.loads(plan), sharding.LOADS))
             stage.add_meters(table.column("extra").to_pylist())
             shard = np.asarray(table.column("shard").to_pylist(), dtype=np.int64)
             load = np.asarray(table.column("load").to_pylist(), dtype=np.int64)
@@ -185,7 +171,7 @@ class Pipeline:
         model = self.model
         made = plans.make(model.order, self._shards(), model.tau, model.levels, loads)
         stage.doc["levels"] = len(made.levels)
-        self._work.write(stage.folder, "plan.json", json.dumps(made.to_json()).encode())
+        self.work.write(stage.folder, "plan.json", json.dumps(made.to_json()).encode())
 
     def _shard_frame(self, kept: bool) -> Any:
         """All shards' rows, each shard within one partition, in the order of shards."""
@@ -212,8 +198,7 @@ class Pipeline:
     def _adjust(self, stage: Stage) -> None:
         cutoffs = list(self.model.cutoffs) if self.model.has_cutoffs else []
         adjust = smoothing.adjust(self.model.order, self._shipped, cutoffs)
-        with self._engine.batches(BLOB_ROWS):
-            self._write(stage, self._shard_frame(kept=False).mapInArrow(adjust, blocks.SCHEMA))
+        self._write(stage, self._shard_frame(kept=False).mapInArrow(adjust, blocks.SCHEMA))
         stage.doc["kept"] = sum(m.get("kept", 0) for m in stage.meters)
         stage.doc["wildcards"] = sum(m.get("wildcards", 0) for m in stage.meters)
 
@@ -223,16 +208,16 @@ class Pipeline:
         folder = self._engine.file(stage.folder)
         folder.mkdir(exist_ok=True)
         streams: dict[int, list[bytes]] = {}
-        sums = self._engine.session.read.parquet(self._uri(self.adjusted, "blocks")).where("kind = 'sum'").select("level", "data")
-        table = self._engine.collect(sums)
-        for level, data in zip(table.column("level").to_pylist(), table.column("data").to_pylist()):
-            streams.setdefault(level, []).append(data)
+        for batch in self.work.parquet(self.adjusted.folder, "blocks", ["level", "kind", "data"]):
+            for level, kind, data in zip(batch["level"], batch["kind"], batch["data"]):
+                if kind == "sum":
+                    streams.setdefault(level, []).append(bytes(data))
         adjusted = []
         for level, parts in sorted(streams.items()):
             path = folder / f"adjusted.{level}"
             path.write_bytes(b"".join(rows.stream(order, level, parts)))
             adjusted.append(path)
-        head = self._local(stage, "discounts", *adjusted, "--zero", folder, *flags)
+        head = self._discounts(stage, [*adjusted, "--zero", folder, *flags])
         zero: list[bytes] = []
         stage.doc["zero_rows"] = []
         level = 1
@@ -247,9 +232,18 @@ class Pipeline:
         stage.doc["zero_bytes"] = sum(map(len, zero))
         lines = [line.split() for line in head.decode().splitlines()]
         stage.doc["discounts"] = [[float(d) for d in line[2:]] for line in lines if line and line[0] == "discount"]
-        self._work.write(stage.folder, "head", head)
-        self._work.write(stage.folder, "zero", b"".join(rows.stream(order, 0, zero)))
-        self._work.write(stage.folder, "weights", self._word_weights(folder / "zero.1"))
+        self.work.write(stage.folder, "head", head)
+        self.work.write(stage.folder, "zero", b"".join(rows.stream(order, 0, zero)))
+        self.work.write(stage.folder, "weights", self._word_weights(folder / "zero.1"))
+
+    def _discounts(self, stage: Stage, arguments: list[Any]) -> bytes:
+        try:
+            return self._local(stage, "discounts", *arguments)
+        except BallastError as e:
+            if e.metadata.get("status") != "2":
+                raise
+            said = e.metadata["said"].split(": ", 1)[-1].replace("pass --discount-fallback", "set discount_fallback").replace("--discount-fallback", "discount_fallback")
+            raise BallastError("NO_DISCOUNT", f"[model.{self.model.name}]: {said}") from e
 
     def _word_weights(self, path: pathlib.Path) -> bytes:
         """How many n-grams end in each word, about: between its number of predecessors and how often it occurs."""
@@ -271,34 +265,21 @@ class Pipeline:
     # ---- probabilities ---------------------------------------------------------------------------------------------------------------
 
     def _estimate(self, stage: Stage, arpa: bool, tables: bool) -> None:
-        from pyspark.sql import functions as F
-
         engine, order = self._engine, self.model.order
-        head, zero = (engine.ship(self._work.read(self._barrier.folder, name), name) for name in ("head", "zero"))
-        vocabulary = engine.ship(self._work.read(self._words.folder, "vocabulary"), "vocabulary")
-        weights = np.frombuffer(self._work.read(self._barrier.folder, "weights"), dtype="<f8")
+        head, zero = (engine.ship(self.work.read(self._barrier.folder, name), name) for name in ("head", "zero"))
+        vocabulary = engine.ship(self.work.read(self._words.folder, "vocabulary"), "vocabulary")
+        weights = np.frombuffer(self.work.read(self._barrier.folder, "weights"), dtype="<f8")
         ranges = joining.range_starts(weights, self._parts)
         placement = keys.placement(self._parts)
         estimate = smoothing.estimate(order, self._shipped, head, zero, ranges, list(placement))
         join = joining.join(order, self._shipped, vocabulary, zero, ranges, arpa, tables)
         estimated = self._shard_frame(kept=self.model.has_cutoffs).mapInArrow(estimate, blocks.SCHEMA)
         # A range has a task even when no shard has a row of it: there are the rows of the 0-shards.
-        here = F.element_at(F.array(*(F.lit(p) for p in placement)), F.col("id").cast("int") + 1)
-        markers = engine.session.range(0, self._parts, 1, 1).select(
-            here.alias("part"),
-            F.lit(0).alias("level"),
-            F.col("id").cast("int").alias("shard"),
-            F.lit("range").alias("kind"),
-            F.lit(0).cast("long").alias("rows"),
-            F.lit(b"").alias("data"),
-            F.lit(None).cast("binary").alias("extra"),
-        )
-        with engine.batches(BLOB_ROWS):
-            runs = estimated.unionByName(markers).repartition(self._parts, "part")
-            self._write(stage, runs.mapInArrow(join, blocks.SCHEMA))
+        runs = estimated.unionByName(engine.markers(self._parts)).repartition(self._parts, "part")
+        self._write(stage, runs.mapInArrow(join, blocks.SCHEMA))
 
     def _pieces(self) -> Iterator[tuple[int, int, int, Any]]:
-        for batch in self._work.parquet(self._estimated.folder, "blocks", ["level", "shard", "kind", "rows", "data"]):
+        for batch in self.work.parquet(self._estimated.folder, "blocks", ["level", "shard", "kind", "rows", "data"]):
             for level, shard, kind, at, data in zip(*(batch[c] for c in ("level", "shard", "kind", "rows", "data"))):
                 if kind == "arpa":
                     yield level, shard, at, data
@@ -306,16 +287,15 @@ class Pipeline:
     # ---- tables between the stages ---------------------------------------------------------------------------------------------------
 
     def _uri(self, stage: Stage, name: str) -> str:
-        return self._work.uri(stage.folder, name)
+        return self.work.uri(stage.folder, name)
 
-    def _write(self, stage: Stage, frame: Any) -> None:
-        uri = self._uri(stage, "blocks")
-        self._engine.write(frame, uri)
-        meters = self._engine.session.read.parquet(uri).where("kind = 'meter'").select("extra")
-        stage.add_meters(self._engine.collect(meters).column("extra").to_pylist())
+    def _write(self, stage: Stage, frame: Any, batch_rows: int = BLOB_ROWS) -> None:
+        self._engine.write(frame, self._uri(stage, "blocks"), batch_rows)
+        for batch in self.work.parquet(stage.folder, "blocks", ["extra", "kind"]):
+            stage.add_meters(extra for extra, kind in zip(batch["extra"], batch["kind"]) if kind == "meter")
 
     def _read(self, stage: Stage, kind: str) -> Any:
-        return self._engine.session.read.schema(blocks.SCHEMA).parquet(self._uri(stage, "blocks")).where(f"kind = '{kind}'")
+        return self._engine.read(self._uri(stage, "blocks"), kind)
 
 
 def _spark_uri(path: str) -> str:

@@ -19,6 +19,7 @@ class Source:
     identity: list[Any]  # Changes when the source does.
     bytes: int  # 0: unknown
     ordered: bool  # Ids follow the first appearance of words.
+    files: list[str]
 
 
 def open_source(spark: Any, model: Model) -> Source:
@@ -38,7 +39,7 @@ def open_source(spark: Any, model: Model) -> Source:
         lines = lines.groupBy("value").agg(*(F.lit(0).cast(kind).alias(name) for name, kind in (("entry", "int"), ("file", "long"), ("start", "long"))))
     sizes = [_size(file) for file in files]
     identity = [model.source, model.deduplicate, model.column if model.source != "text" else "", model.table]
-    return Source(lines, identity + sorted(sizes), sum(size for _, size, _ in sizes), model.source == "text" and not model.deduplicate)
+    return Source(lines, identity + sorted(sizes), sum(size for _, size, _ in sizes), model.source == "text" and not model.deduplicate, files)
 
 
 def _text(spark: Any, model: Model, path: str, entry: int) -> Any:
@@ -76,20 +77,17 @@ def _table(spark: Any, model: Model) -> Any:
     return frame.select(column, *zeros)
 
 
-def file_ranks(source: Source) -> dict[tuple[int, int], int]:
-    """{(entry, hash of the file's path): place in the order of paths}."""
-    rows = source.lines.select("entry", "file").distinct().collect()
-    if len(rows) == 1:
-        return {(rows[0]["entry"], rows[0]["file"]): 0}
+def file_ranks(found: set[tuple[int, int]], files: list[str]) -> dict[tuple[int, int], int]:
+    """{(entry, hash of the file's path): place in the order of entries and paths}."""
     import xxhash
 
-    hashes: dict[int, str] = {}
-    for file in source.lines.inputFiles():
+    paths: dict[int, str] = {}
+    for file in files if len(found) > 1 else []:
         for spelling in {file, re.sub(r"^file:/(?!/)", "file:///", file)}:
             value = xxhash.xxh64_intdigest(spelling.encode(), 42)
-            hashes[value - (1 << 64) if value >> 63 else value] = file
-    order = sorted(rows, key=lambda row: (row["entry"], hashes.get(row["file"], ""), row["file"]))
-    return {(row["entry"], row["file"]): place for place, row in enumerate(order)}
+            paths[value - (1 << 64) if value >> 63 else value] = file
+    order = sorted(found, key=lambda where: (where[0], paths.get(where[1], ""), where[1]))
+    return {where: place for place, where in enumerate(order)}
 
 
 def _size(file: str) -> tuple[str, int, int]:

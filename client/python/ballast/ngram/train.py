@@ -54,21 +54,25 @@ def train(config: Config, session: Any, out: Optional[TextIO] = None) -> dict[st
     """Trains, writes all outputs, returns the report. Raises BallastError; the same configuration again goes on after the last finished stage."""
     engine = Engine(session, find_binary(config.estimator), out)
     try:
-        runner = Runner(engine, Work(config.work))
-        pipelines = [Pipeline(runner, model) for model in config.models]
-        for pipeline in pipelines:
-            pipeline.vocabulary()
-        shared = mixing.shared_vocabulary_size(pipelines) if config.mix is not None else 0
-        for pipeline in pipelines:
-            _train_one(pipeline, config, shared)
-        mixed = mixing.mix(runner, config, pipelines) if config.mix is not None else None
-        doc = report.make(config, engine, runner.costs, pipelines, mixed)
-        if config.report:
-            report.save(config.report, doc)
-            engine.say(f"report: {config.report}/report.html")
-        return doc
+        return train_with(engine, config)
     finally:
         engine.close()
+
+
+def train_with(engine: Any, config: Config) -> dict[str, Any]:
+    runner = Runner(engine, Work(config.work))
+    pipelines = [Pipeline(runner, model) for model in config.models]
+    for pipeline in pipelines:
+        pipeline.vocabulary()
+    shared = mixing.shared_vocabulary_size(pipelines) if config.mix is not None else 0
+    for pipeline in pipelines:
+        _train_one(pipeline, config, shared)
+    mixed = mixing.mix(runner, config, pipelines) if config.mix is not None else None
+    doc = report.make(config, engine, runner.costs, pipelines, mixed)
+    if config.report:
+        report.save(config.report, doc)
+        engine.say(f"report: {config.report}/report.html")
+    return doc
 
 
 def _train_one(pipeline: Pipeline, config: Config, shared: int) -> None:
