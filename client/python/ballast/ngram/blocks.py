@@ -112,10 +112,10 @@ class Shipped:
     """Files of the driver on this executor."""
 
     def __init__(self, binary: str) -> None:
-        self._binary = binary
+        self.name = binary
 
     def binary(self) -> str:
-        path = self.path(self._binary, "the estimator")
+        path = self.path(self.name, "the estimator")
         if not os.access(path, os.X_OK):
             os.chmod(path, 0o755)  # Its own copy.
         return path
@@ -126,7 +126,7 @@ class Shipped:
         path = os.path.join(SparkFiles.getRootDirectory(), name)
         if not os.path.isfile(path):
             message = f"{what} ({name}) is not on the executor {socket.gethostname()}: it travels with the application, but there is no {path}"
-            raise TaskFault(BallastError("ESTIMATOR_NOT_FOUND" if name == self._binary else "FILE_NOT_FOUND", message))
+            raise TaskFault(BallastError("ESTIMATOR_NOT_FOUND" if name == self.name else "FILE_NOT_FOUND", message))
         return path
 
 

@@ -7,6 +7,7 @@ running job.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -15,11 +16,12 @@ import shutil
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional, TextIO
 
 from ballast.errors import BallastError, fault_in
-from ballast.ngram import blocks, estimator, keys, sources
+from ballast.ngram import blocks, estimator, keys, pipes, sources
 from ballast.ngram.config import Model
 
 TEXT_ROWS = 2000  # Of a batch of sentences,
@@ -46,6 +48,18 @@ def start_session(settings: Mapping[str, str], master: str = "", remote: str = "
     return session
 
 
+class _Travelling:
+    """Files that a session sends to its executors, also to those that come later: they stay as long as this process."""
+
+    def __init__(self) -> None:
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ballast-ngram-files-"))
+        self.names: set[str] = set()
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+_TRAVELLING: weakref.WeakKeyDictionary[Any, _Travelling] = weakref.WeakKeyDictionary()
+
+
 class Engine:
     """One for each application; close it."""
 
@@ -62,7 +76,7 @@ class Engine:
         self.out = out or sys.stderr
         self.connect = not hasattr(session, "_jsc") or "connect" in type(session).__module__
         self._local = tempfile.mkdtemp(prefix="ballast-ngram-driver-")
-        self._known: set[str] = set()
+        self._travelling = _TRAVELLING.setdefault(session, _Travelling())
         self.binary = binary
         self.shipped = blocks.Shipped(self.ship(binary.read_bytes(), estimator.NAME))
         self.cores = self._cores()
@@ -75,15 +89,15 @@ class Engine:
     def ship(self, data: bytes, name: str) -> str:
         """Makes a file known to all executors; returns its name there (blocks.Shipped). Named by its content: once is enough."""
         shipped = f"{name}-{hashlib.sha256(data).hexdigest()[:16]}"
-        if shipped not in self._known:
-            path = self.file(shipped)
+        if shipped not in self._travelling.names:
+            path = self._travelling.folder / shipped
             path.write_bytes(data)
             path.chmod(0o755)
             if self.connect:
                 self.session.addArtifact(str(path), file=True)
             else:
                 self.session.sparkContext.addFile(str(path))
-            self._known.add(shipped)
+            self._travelling.names.add(shipped)
         return shipped
 
     def file(self, name: str) -> pathlib.Path:
@@ -131,6 +145,16 @@ class Engine:
     def write(self, frame: Any, uri: str, batch_rows: int = BLOB_ROWS) -> None:
         with self._faults(), self._batches(batch_rows):
             frame.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(uri)
+
+    def estimate_through_pipe(self, frame: Any, order: int, head: str, zero: str, ranges: Any, parts: list[int]) -> Any:
+        """What smoothing.estimate does, with RDD.pipe()."""
+        if self.connect:
+            raise BallastError("BAD_CONFIG", 'carrier = "pipe" wants RDDs, which Spark Connect has not; "subprocess" does the same')
+        from pyspark import SparkFiles
+
+        command = pipes.command(self.shipped.name, head, zero, SparkFiles.getRootDirectory())
+        piped = frame.rdd.mapPartitions(pipes.to_lines(order)).pipe(command, checkCode=True)
+        return self.session.createDataFrame(piped.mapPartitions(pipes.from_lines(ranges, parts)), blocks.SCHEMA, verifySchema=False)
 
     def _collect(self, frame: Any, batch_rows: int) -> Any:
         import pyarrow as pa

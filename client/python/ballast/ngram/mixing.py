@@ -58,7 +58,6 @@ def mix(runner: Runner, config: Config, pipelines: list[Pipeline]) -> dict[str, 
     found: dict[str, Any] = {"weights": dict(options.weights)}
 
     def learn(stage: Stage) -> None:
-        _check_dev(options.dev, pipelines)
         text = run(binary, "mix", *models, "--dev", options.dev, "--eps", repr(options.eps)).decode()
         values = [line.split() for line in text.splitlines()]
         found["weights"] = dict(zip(names, (float(v[1]) for v in values if v[0] == "weight")))
@@ -81,7 +80,7 @@ def mix(runner: Runner, config: Config, pipelines: list[Pipeline]) -> dict[str, 
     return found
 
 
-def _check_dev(path: str, pipelines: list[Pipeline]) -> None:
+def check_dev(path: str, pipelines: list[Pipeline]) -> None:
     """Raises BallastError(HELD_OUT_UNKNOWN) for a text of which no model knows a word: any weights would do."""
     try:
         found = set(pathlib.Path(path).read_bytes().translate(bytes.maketrans(b"\0\t\r\n", b"    ")).split(b" ")) - {b""}

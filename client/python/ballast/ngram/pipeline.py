@@ -271,9 +271,13 @@ class Pipeline:
         weights = np.frombuffer(self.work.read(self._barrier.folder, "weights"), dtype="<f8")
         ranges = joining.range_starts(weights, self._parts)
         placement = keys.placement(self._parts)
-        estimate = smoothing.estimate(order, self._shipped, head, zero, ranges, list(placement))
         join = joining.join(order, self._shipped, vocabulary, zero, ranges, arpa, tables)
-        estimated = self._shard_frame(kept=self.model.has_cutoffs).mapInArrow(estimate, blocks.SCHEMA)
+        shards = self._shard_frame(kept=self.model.has_cutoffs)
+        if self.model.carrier == "pipe":
+            estimated = engine.estimate_through_pipe(shards, order, head, zero, ranges, list(placement))
+        else:
+            estimate = smoothing.estimate(order, self._shipped, head, zero, ranges, list(placement))
+            estimated = shards.mapInArrow(estimate, blocks.SCHEMA)
         # A range has a task even when no shard has a row of it: there are the rows of the 0-shards.
         runs = estimated.unionByName(engine.markers(self._parts)).repartition(self._parts, "part")
         self._write(stage, runs.mapInArrow(join, blocks.SCHEMA))

@@ -64,6 +64,8 @@ def train_with(engine: Any, config: Config) -> dict[str, Any]:
     pipelines = [Pipeline(runner, model) for model in config.models]
     for pipeline in pipelines:
         pipeline.vocabulary()
+    if config.mix is not None and config.mix.dev:
+        mixing.check_dev(config.mix.dev, pipelines)
     shared = mixing.shared_vocabulary_size(pipelines) if config.mix is not None else 0
     for pipeline in pipelines:
         _train_one(pipeline, config, shared)
