@@ -41,7 +41,7 @@ class Application:
     def run(self, on_line=None) -> subprocess.CompletedProcess:
         """`on_line(process, line)` sees what is said while it runs."""
         process = subprocess.Popen(self.command, env=self.env, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        limit = threading.Timer(170, process.kill)
+        limit = threading.Timer(600, process.kill)
         limit.start()
         said = []
         for line in process.stdout:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from ballast.ngram import rows
 
 NAME = "ballast-ngram"
 _STDERR_BYTES = 4096
+_WATCH_EVERY_S = 0.02
 
 
 def find_binary(given: str = "") -> pathlib.Path:
@@ -44,6 +46,7 @@ class Process:
         self._command = [str(part) for part in command]
         self._said = bytearray()
         self._failure: Optional[BaseException] = None
+        self._over = threading.Event()
         try:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except OSError as e:
@@ -62,7 +65,8 @@ class Process:
         return out
 
     def _reader(self, chunks: Iterable[bytes]) -> Any:
-        self._threads = [threading.Thread(target=self._feed, args=(chunks,), daemon=True), threading.Thread(target=self._listen, daemon=True)]
+        self._threads = [threading.Thread(target=self._feed, args=(chunks,), daemon=True)]
+        self._threads += [threading.Thread(target=work, daemon=True) for work in (self._listen, self._watch_memory)]
         for thread in self._threads:
             thread.start()
         stdout: Any = self._process.stdout
@@ -94,13 +98,26 @@ class Process:
             self._said += line
             del self._said[:-_STDERR_BYTES]
 
+    def _watch_memory(self) -> None:
+        """Its own peak: that of getrusage begins with the memory of the process that started it."""
+        try:
+            with open(f"/proc/{self._process.pid}/status", "rb") as status:
+                while True:
+                    status.seek(0)
+                    found = re.search(rb"VmHWM:\s*(\d+) kB", status.read())
+                    self.rss_peak_bytes = max(self.rss_peak_bytes, int(found[1]) * 1024 if found else 0)
+                    if self._over.wait(_WATCH_EVERY_S):
+                        return
+        except OSError:
+            return  # It is over already.
+
     def _finish(self) -> None:
         if self._process.returncode is not None:
             return
         _, status, usage = os.wait4(self._process.pid, 0)
+        self._over.set()
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self.cpu_s = usage.ru_utime + usage.ru_stime
-        self.rss_peak_bytes = usage.ru_maxrss * 1024
         for thread in self._threads:
             thread.join()
         if self._failure is not None:
@@ -120,6 +137,7 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         """A caller that stops half way leaves no process behind."""
+        self._over.set()
         if self._process.returncode is None:
             self._process.kill()
             self._process.wait()
