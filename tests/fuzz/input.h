@@ -42,7 +42,7 @@ class Input {
   T Raw() {
     T value{};
     const size_t n = std::min(sizeof(T), rest_.size());
-    std::memcpy(&value, rest_.data(), n);
+    if (n > 0) std::memcpy(&value, rest_.data(), n);  // at the end there may be no address either
     rest_.remove_prefix(n);
     return value;
   }
