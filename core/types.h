@@ -198,6 +198,7 @@ struct Receipt {
   uint64_t incarnation = 0;
   uint64_t checksum = 0;
   double norm2 = 0;
+  uint64_t proof = 0;  // that the shard gave it: core/coordinator/receipt.h
   bool operator==(const Receipt&) const = default;
 };
 

@@ -98,10 +98,11 @@ v1::Receipt ToProto(const Receipt& receipt) {
   p.set_incarnation(receipt.incarnation);
   p.set_checksum(receipt.checksum);
   p.set_norm2(receipt.norm2);
+  p.set_proof(receipt.proof);
   return p;
 }
 
-Receipt FromProto(const v1::Receipt& p) { return {p.shard(), p.incarnation(), p.checksum(), p.norm2()}; }
+Receipt FromProto(const v1::Receipt& p) { return {p.shard(), p.incarnation(), p.checksum(), p.norm2(), p.proof()}; }
 
 v1::WorkUp::Submit ToProto(const Submission& submission) {
   v1::WorkUp::Submit p;
@@ -206,6 +207,7 @@ v1::ShardUp::Position ToProto(const std::string& run, uint64_t generation, const
   p.set_version(position.version);
   p.set_chain(position.chain);
   for (const Uid& uid : position.undecided) *p.add_undecided() = ToProto(uid);
+  p.set_receipt_key(position.receipt_key);
   return p;
 }
 
@@ -217,6 +219,7 @@ ShardPosition FromProto(uint32_t shard, uint64_t incarnation, const v1::ShardUp:
   position.version = p.version();
   position.chain = p.chain();
   for (const v1::Uid& uid : p.undecided()) position.undecided.push_back(FromProto(uid));
+  position.receipt_key = p.receipt_key();
   return position;
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <random>
 #include <system_error>
 #include <utility>
 
@@ -16,6 +17,14 @@
 #include "steady.h"
 
 namespace ballast {
+namespace {
+
+uint64_t RandomKey() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& run, std::unique_ptr<ShardEvents> events) {
   BALLAST_FAILPOINT_STATUS("run-open");
@@ -31,6 +40,7 @@ absl::StatusOr<std::shared_ptr<OpenRun>> RunOpener::Open(const RunDefinition& ru
   options.shard = identity.server;
   options.shards = identity.servers;
   options.incarnation = options_.incarnation;
+  options.receipt_key = RandomKey();
   options.coordinator_log = identity.server == 0;
   options.retain_all = options_.retain_all;
   options.queue_bytes_max = options_.queue_bytes_max;

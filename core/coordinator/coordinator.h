@@ -135,6 +135,7 @@ struct ShardPosition {
   uint64_t version = 0;
   uint64_t chain = 0;
   std::vector<Uid> undecided;  // complete and durable there
+  uint64_t receipt_key = 0;    // of ReceiptProof, in this life of the shard
 };
 
 struct FeedState {  // answer to OpenFeed, less the placement

@@ -166,6 +166,7 @@ void CoordinatorImpl::OnClaim(SessionId id, const Batch& batch, std::optional<Ui
   if (uid.has_value() && uid->session == id) session->last_counter = std::max(session->last_counter, uid->counter);
   Claim claim{batch, uid};
   if (AnswerDone(id, claim)) return;
+  if (sessions_.Waits(id, batch.id)) return;  // one answer is enough, however often it asks
   if (const std::string wrong = WrongClaim(*session, batch); !wrong.empty()) return Expel(id, wrong, now_ms);
   const Steps::Holder* holder = steps_.HolderOf(batch.id);
   const bool busy = holder != nullptr && holder->session != id;
@@ -245,7 +246,8 @@ void CoordinatorImpl::OnSubmit(SessionId id, Submission submission, int64_t now_
   if (session == nullptr && config_.rules.fence_check) return;
   if (health_ != Health::kRunning) return;
   if (session != nullptr) {
-    session->progress_ms = now_ms;
+    // The same bytes refused once more are no progress: a worker that is wrong about its pushes must not keep the batches.
+    if (submission.uid != session->lacks_receipts || !config_.rules.progress_lease) session->progress_ms = now_ms;
     session->residual_norm = submission.residual_norm;
     if (submission.uid.counter > session->last_counter) session->rows_submitted += submission.rows;
     session->last_counter = std::max(session->last_counter, submission.uid.counter);
@@ -272,6 +274,7 @@ void CoordinatorImpl::OnSubmit(SessionId id, Submission submission, int64_t now_
     case Submitted::kReceipts:
       // The grants stay: the session submits again, after a newer pull or another push. Flush is repeated so that it does so at once.
       Send(id, Refuse{uid, shards.empty() ? Refuse::Reason::kStale : Refuse::Reason::kReceipts, shards});
+      if (session != nullptr && !shards.empty()) session->lacks_receipts = uid;
       if (const auto slot = step->slots.find(id); slot != step->slots.end()) slot->second.flushed = false;
       break;
   }

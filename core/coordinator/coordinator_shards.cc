@@ -24,6 +24,7 @@ void CoordinatorImpl::OnShardPosition(const ShardPosition& p, int64_t now_ms) {
   server_lost_ |= Volatile() && shard.incarnation != 0 && p.incarnation != shard.incarnation;
   shard.connected = shard.seen = true;
   shard.incarnation = p.incarnation;
+  shard.receipt_key = p.receipt_key;
   shard.accepted = std::max(shard.accepted, p.index);
   shard.version = p.version;
   shard.undecided = {p.undecided.begin(), p.undecided.end()};

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "core/coordinator/coordinator.h"
+#include "core/coordinator/receipt.h"
 #include "core/coordinator/sessions.h"
 #include "core/coordinator/shards.h"
 
@@ -46,15 +47,16 @@ TEST(Sessions, ClosingDropsItsClaims) {
   EXPECT_TRUE(b.parked.empty());
 }
 
-TEST(Shards, ReceiptsCountByIncarnationOrReport) {
+TEST(Shards, ReceiptsCountByProofOrReport) {
   Shards shards(2);
   Submission s;
   s.uid = {7, 1};
   s.receipts = {{0, 1, 0, 0}, {1, 4, 0, 0}};
+  s.receipts[1].proof = ReceiptProof(/*key=*/99, s.uid, s.receipts[1]);
   shards.OwnLogHas(s.uid);
-  shards[1].incarnation = 4;
+  shards[1].receipt_key = 99;
   EXPECT_TRUE(shards.MissingReceipts(s).empty());
-  shards[1].incarnation = 5;
+  shards[1].receipt_key = 100;  // another life
   EXPECT_EQ(shards.MissingReceipts(s), std::vector<uint32_t>{1});
   shards[1].undecided = {s.uid};
   EXPECT_TRUE(shards.MissingReceipts(s).empty());

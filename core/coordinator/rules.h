@@ -27,7 +27,7 @@ struct Rules {
   BALLAST_RULE stale_check = true;      // lag = version made - 1 - base <= staleness_max
   BALLAST_RULE lag_delay = true;        // a decision waits while it would make an outstanding grant too old
   BALLAST_RULE all_receipts = true;     // of every server
-  BALLAST_RULE live_receipts = true;    // of the incarnation that a server has now, or reported by it
+  BALLAST_RULE live_receipts = true;    // given by the server in the life that it has now, or reported by it
   BALLAST_RULE kept_receipts = true;    // what a restarted server reports needs no second push
   BALLAST_RULE own_log_check = true;    // at decide, every uid is looked up in the live index of shard 0's log
   BALLAST_RULE synced_receipt = true;   // a shard other than 0 gives its receipt only after its fsync
@@ -158,10 +158,6 @@ inline bool Mutate(std::string_view name, Rules& rules) {
   return false;
 }
 #endif
-
-// When a shard may give the receipt of a contribution. Shard 0's log also takes the decision, whose fsync covers the bytes, so there
-// appended is enough; everywhere else the bytes must be durable first.
-inline bool ReceiptDue(const Rules& rules, bool coordinator_log, bool synced) { return coordinator_log || synced || !rules.synced_receipt; }
 
 }  // namespace ballast
 

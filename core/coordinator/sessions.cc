@@ -43,6 +43,11 @@ void Sessions::Park(Session& session, Claim claim) {
   session.parked.push_back(std::move(claim));
 }
 
+bool Sessions::Waits(SessionId session, const BatchId& batch) const {
+  const auto it = waiting_.find(batch);
+  return it != waiting_.end() && std::find(it->second.begin(), it->second.end(), session) != it->second.end();
+}
+
 Claim Sessions::Unpark(Session& session, size_t at) {
   Claim claim = std::move(session.parked[at]);
   session.parked.erase(session.parked.begin() + static_cast<std::ptrdiff_t>(at));

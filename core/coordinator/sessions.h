@@ -43,6 +43,7 @@ struct Session {
   uint64_t last_counter = 0;    // newest contribution that it submitted, or computed before its first status
   int64_t progress_ms = 0;      // last sign that it computes
   std::deque<Claim> parked;     // neither granted nor done, in the order of the claims. Change it through Sessions
+  Uid lacks_receipts;           // its newest submission that was refused for receipts
   std::set<Uid> fenced;         // given up: claims with them may still be on the way. The session claims those batches again
   double residual_norm = 0;
 };
@@ -71,6 +72,7 @@ class Sessions {
   uint64_t CloseAllBelow() { return closed_below_ = std::max(closed_below_, incarnation_ << 32 | next_); }
 
   void Park(Session& session, Claim claim);
+  bool Waits(SessionId session, const BatchId& batch) const;
   // Takes claim `at` out of session.parked.
   Claim Unpark(Session& session, size_t at);
   // Takes out all claims of a batch, with their sessions.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/coordinator/receipt.h"
+
 namespace ballast {
 
 bool Shards::AllSeen() const {
@@ -33,9 +35,9 @@ std::vector<uint32_t> Shards::MissingReceipts(const Submission& submission) cons
   std::vector<uint32_t> missing;
   for (uint32_t shard = 0; shard < size(); ++shard) {
     const State& state = states_[shard];
-    // A receipt of a newer incarnation than the position says: the shard has restarted and its position is on the way.
+    // A receipt of a life whose position is still on the way counts when it is pushed for and submitted again.
     const bool current = std::any_of(submission.receipts.begin(), submission.receipts.end(), [&](const Receipt& r) {
-      return r.shard == shard && (shard == 0 || r.incarnation >= state.incarnation || !rules_.live_receipts ||
+      return r.shard == shard && (shard == 0 || !rules_.live_receipts || r.proof == ReceiptProof(state.receipt_key, submission.uid, r) ||
                                   (rules_.kept_receipts && state.undecided.contains(submission.uid)));
     });
     // The receipt of shard 0 means "appended": after a crash of server 0 it is a lie unless the log has the bytes.

@@ -20,6 +20,7 @@ class Shards {
     bool connected = false;    // sent a position since it was lost
     bool seen = false;         // sent one in this life of the coordinator
     uint64_t incarnation = 0;  // of its newest position
+    uint64_t receipt_key = 0;  // of the same
     uint64_t accepted = 0;     // newest decision that it took under this life of the coordinator
     uint64_t version = 0;      // applied
     std::set<Uid> undecided;   // complete and durable there when it sent its position

@@ -207,6 +207,7 @@ std::string EncodePushReply(const PushReply& reply) {
   w.Varint(7, reply.shard);
   w.Bytes(8, reply.error);
   w.Bytes(9, reply.detail);
+  w.Fixed64(10, reply.proof);
   return out;
 }
 
@@ -241,6 +242,9 @@ absl::StatusOr<PushReply> ParsePushReply(absl::string_view message) {
         break;
       case 9:
         out.detail = std::string(in.Bytes().substr(0, kErrorTextBytesMax));
+        break;
+      case 10:
+        out.proof = in.Fixed64();
         break;
     }
   }

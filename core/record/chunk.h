@@ -92,6 +92,7 @@ struct PushReply {
   uint32_t shard = 0;
   std::string error;  // empty: a receipt
   std::string detail;
+  uint64_t proof = 0;
   bool operator==(const PushReply&) const = default;
 };
 std::string EncodePushReply(const PushReply& reply);

@@ -165,7 +165,7 @@ TEST(Chunk, RandomDamageNeverCrashes) {
 }
 
 TEST(PushReply, ReadsWhatItWrote) {
-  const PushReply r{"demo", 5, 9, 2, 0x1234, 0.25, 1, "NONFINITE", "tensor w"};
+  const PushReply r{"demo", 5, 9, 2, 0x1234, 0.25, 1, "NONFINITE", "tensor w", 0x5678};
   const auto back = ParsePushReply(EncodePushReply(r));
   ASSERT_TRUE(back.ok());
   EXPECT_EQ(*back, r);

@@ -124,10 +124,11 @@ void PushStream::OnResult(const std::string& run, const PushResult& result) {
   reply.run = run;
   reply.session = result.uid.session;
   reply.uid = result.uid.counter;
-  reply.incarnation = result.incarnation;
-  reply.checksum = result.checksum;
-  reply.norm2 = result.norm2;
-  reply.shard = plane_->server;
+  reply.incarnation = result.receipt.incarnation;
+  reply.checksum = result.receipt.checksum;
+  reply.norm2 = result.receipt.norm2;
+  reply.shard = result.receipt.shard;
+  reply.proof = result.receipt.proof;
   reply.error = result.error;
   reply.detail = result.detail;
   Reply(reply);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "core/coordinator/receipt.h"
 #include "core/record/chunk.h"
 #include "server/failpoint.h"
 #include "server/metrics.h"
@@ -62,7 +63,7 @@ void PushIntake::Add(PushedChunk& chunk, CheckedChunk checked, const Done& done)
 void PushIntake::OnComplete(const Contribution& held, const Done& done) {
   if (options_->coordinator_log) events_->OnOwnLog(held.uid);
   auto answer = [this, done, started = held.started,
-                 result = PushResult{held.uid, options_->incarnation, held.checksum, held.norm2, "", ""}] {
+                 result = Receive(held.uid, held.checksum, held.norm2)] {
     BALLAST_FAILPOINT("receipt-send");
     if (metrics_ != nullptr && started != 0) metrics_->PushDone(Seconds() - started);
     done(result);
@@ -72,17 +73,23 @@ void PushIntake::OnComplete(const Contribution& held, const Done& done) {
   log_->WhenSynced(held.last.sequence, std::move(answer));
 }
 
+PushResult PushIntake::Receive(const Uid& uid, uint64_t checksum, double norm2) const {
+  Receipt receipt{options_->shard, options_->incarnation, checksum, norm2};
+  receipt.proof = ReceiptProof(options_->receipt_key, uid, receipt);
+  return {uid, receipt, "", ""};
+}
+
 void PushIntake::AnswerHeld(Uid uid, const Done& done) {
   if (const Contribution* held = replica_->staging().Find(uid); held != nullptr) return OnComplete(*held, done);
   const DecidedReceipt receipt = *replica_->staging().FindDecided(uid);
-  done({uid, options_->incarnation, receipt.checksum, receipt.norm2, "", ""});
+  done(Receive(uid, receipt.checksum, receipt.norm2));
 }
 
 void PushIntake::Refuse(Uid uid, const absl::Status& why, const Done& done) {
   replica_->staging().Refuse(uid);
   if (metrics_ != nullptr) metrics_->PushRefused();
   const std::pair<std::string, std::string> name_and_detail = absl::StrSplit(why.message(), absl::MaxSplits(": ", 1));
-  done({uid, options_->incarnation, 0, 0, name_and_detail.first, name_and_detail.second});
+  done({uid, {options_->shard, options_->incarnation}, name_and_detail.first, name_and_detail.second});
 }
 
 }  // namespace ballast

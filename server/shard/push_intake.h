@@ -1,5 +1,5 @@
 // A pushed chunk's way into a shard: offered, checked and added to the staging, appended to the log, and for the last chunk of a
-// contribution the receipt, when core/coordinator/rules.h says that it is due. Threads: the owner; Close any.
+// contribution the receipt, when core/coordinator/receipt.h says that it is due. Threads: the owner; Close any.
 #ifndef BALLAST_SERVER_SHARD_PUSH_INTAKE_H_
 #define BALLAST_SERVER_SHARD_PUSH_INTAKE_H_
 
@@ -30,6 +30,7 @@ class PushIntake {
  private:
   void Add(PushedChunk& chunk, CheckedChunk checked, const Done& done);
   void OnComplete(const Contribution& held, const Done& done);
+  PushResult Receive(const Uid& uid, uint64_t checksum, double norm2) const;  // the answer that is its receipt
   void AnswerHeld(Uid uid, const Done& done);
   void Refuse(Uid uid, const absl::Status& why, const Done& done);
 

@@ -29,8 +29,8 @@ TEST(PushTest, ReceiptOfShardZeroComesAfterItsOwnLog) {
   ASSERT_TRUE(t.Open().ok());
   const PushResult receipt = t.PushSeeded({7, 1}, 1);
   EXPECT_EQ(receipt.error, "");
-  EXPECT_EQ(receipt.incarnation, 1u);
-  EXPECT_GT(receipt.norm2, 0);
+  EXPECT_EQ(receipt.receipt.incarnation, 1u);
+  EXPECT_GT(receipt.receipt.norm2, 0);
   absl::MutexLock lock(&t.events.mu);
   EXPECT_TRUE(t.events.own_log.contains(Uid{7, 1}));
 }

@@ -69,7 +69,7 @@ class RunShardImpl : public RunShard {
     ShardPosition out;
     queue_.RunAndWait([&] {
       const ReplicaPosition& p = replica_->position();
-      out = {options_.shard, options_.incarnation, p.index, p.version, p.chain, {}};
+      out = {options_.shard, options_.incarnation, p.index, p.version, p.chain, {}, options_.receipt_key};
       const uint64_t synced = log_->synced_sequence();
       for (const Contribution* held : replica_->staging().Complete()) {
         if (held->last.sequence <= synced) out.undecided.push_back(held->uid);

@@ -3,7 +3,7 @@
 // One owner thread changes the state; one log thread writes and syncs; one checkpoint thread writes SSTs. Everybody else calls the methods
 // below, which only enqueue (bounded in bytes) or read what was published. Events leave through ShardEvents.
 //
-// The rules of the protocol are not here: a shard logs bytes, gives receipts when core/coordinator/rules.h says so, and applies decisions
+// The rules of the protocol are not here: a shard logs bytes, gives receipts when core/coordinator/receipt.h says so, and applies decisions
 // in order. docs/ARCHITECTURE.md "Push", "Pull", "Checkpoint" follow one block through these files.
 #ifndef BALLAST_SERVER_SHARD_RUN_SHARD_H_
 #define BALLAST_SERVER_SHARD_RUN_SHARD_H_
@@ -46,6 +46,7 @@ struct RunShardOptions {
   uint32_t shard = 0;
   uint32_t shards = 1;
   uint64_t incarnation = 1;                  // of this server
+  uint64_t receipt_key = 0;                  // of ReceiptProof: at random in each life
   bool coordinator_log = false;              // server 0: this log also takes the decisions first
   bool retain_all = false;                   // --log-retain=all
   uint64_t queue_bytes_max = 256u << 20;     // pushes waiting for the owner thread; at the limit Push answers ResourceExhausted
@@ -70,9 +71,7 @@ struct PushedChunk {
 // Receipt or refusal of one contribution. `error` empty: the receipt.
 struct PushResult {
   Uid uid;
-  uint64_t incarnation = 0;
-  uint64_t checksum = 0;
-  double norm2 = 0;
+  Receipt receipt;
   std::string error;
   std::string detail;
 };

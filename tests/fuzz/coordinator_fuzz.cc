@@ -7,6 +7,7 @@
 #include <map>
 #include <vector>
 
+#include "core/coordinator/receipt.h"
 #include "tests/fuzz/coordinator_record.h"
 #include "tests/fuzz/input.h"
 
@@ -237,7 +238,7 @@ class Fuzzer {
     for (uint64_t n = in_.Below(4); n > 0; --n) s.batches.push_back(in_.Bool() ? PlainBatch() : AnyBatch());
     s.rows = in_.U64();
     s.base_version = in_.U64();
-    for (uint64_t n = in_.Below(4); n > 0; --n) s.receipts.push_back({in_.U32(), in_.U64(), in_.U64(), in_.Double()});
+    for (uint64_t n = in_.Below(4); n > 0; --n) s.receipts.push_back({in_.U32(), in_.U64(), in_.U64(), in_.Double(), in_.U64()});
     s.loss_sum = in_.Double();
     s.residual_norm = in_.Double();
     for (uint64_t n = in_.Below(4); n > 0; --n) s.timing.push_back({in_.Text(80), in_.Double()});
@@ -252,7 +253,11 @@ class Fuzzer {
     for (const Batch& b : batches) s.rows += b.rows;
     s.base_version = record_.Durable().version;
     s.loss_sum = in_.Byte() % 16 == 15 ? in_.Double() : 1;
-    for (uint32_t shard = 0; shard < config_.shards; ++shard) s.receipts.push_back({shard, incarnations_[shard], 1, 1});
+    for (uint32_t shard = 0; shard < config_.shards; ++shard) {
+      Receipt receipt{shard, incarnations_[shard], 1, 1};
+      receipt.proof = ReceiptProof(incarnations_[shard], s.uid, receipt);
+      s.receipts.push_back(receipt);
+    }
     coordinator_->OnOwnLog(s.uid);
     coordinator_->OnSubmit(session, std::move(s), now_ms_);
     Drain();
@@ -269,7 +274,7 @@ class Fuzzer {
     if (!honest && in_.Byte() % 8 == 7) ++incarnations_[shard];
     ShardPosition p = record_.Durable();
     p.shard = shard;
-    p.incarnation = incarnations_[shard];
+    p.incarnation = p.receipt_key = incarnations_[shard];
     const uint8_t lie = honest ? 0 : in_.Byte();
     if (lie == 255) p.index = in_.U64();
     if (lie == 254) p.chain = in_.U64();

@@ -249,6 +249,7 @@ class Peer {
     receipt.set_incarnation(reply.incarnation());
     receipt.set_checksum(reply.checksum());
     receipt.set_norm2(reply.norm2());
+    receipt.set_proof(reply.proof());
   }
   void Submit() {
     v1::WorkUp up;

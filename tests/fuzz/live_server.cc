@@ -227,6 +227,7 @@ void LiveServer::Train(const v1::Batch& batch, float value) {
   receipt->set_incarnation(reply.incarnation());
   receipt->set_checksum(reply.checksum());
   receipt->set_norm2(reply.norm2());
+  receipt->set_proof(reply.proof());
   FUZZ_CHECK(work_->Write(up.SerializeAsString()));
   FUZZ_CHECK(Expect(v1::WorkDown::kDecided).decided().accepted());
 }

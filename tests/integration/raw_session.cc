@@ -179,6 +179,7 @@ std::vector<v1::Receipt> RawSession::Push(const v1::Uid& uid, const std::vector<
     receipt.set_incarnation(reply.incarnation());
     receipt.set_checksum(reply.checksum());
     receipt.set_norm2(reply.norm2());
+    receipt.set_proof(reply.proof());
     receipts.push_back(receipt);
   }
   return receipts;

@@ -331,5 +331,31 @@ TEST(Protocol, DuplicateWithOtherContentIsReported) {
   EXPECT_EQ(h->Describe().duplicates, 1u);
 }
 
+TEST(Protocol, AClaimThatIsRepeatedHasOneAnswer) {
+  Harness h;
+  h.Ready();
+  const SessionId w = h.Open(), other = h.Open();
+  h.Claim(other, Harness::B(0));
+  for (int i = 0; i < 100'000; ++i) h.Claim(w, Harness::B(0));  // each was kept, and each looked through all of them: minutes
+  h.Submit(other, {Harness::B(0)});
+  EXPECT_EQ(h.Take<Done>(w).size(), 1u);
+  EXPECT_TRUE(h.Take<CloseSession>(w).empty());
+}
+
+TEST(Protocol, ASessionThatClaimsWithoutEndIsClosed) {
+  Harness h;
+  h.Ready();
+  const SessionId w = h.Open();
+  uint64_t seq = 0;
+  while (h.Take<CloseSession>(w).empty()) {
+    ASSERT_LE(seq, 70'000u);  // 65,536 that wait, and what its first step takes
+    h.Claim(w, Harness::B(seq++));
+  }
+  EXPECT_GT(seq, 65'536u);
+  const SessionId next = h.Open();
+  h.Train(next, Harness::B(0));
+  EXPECT_EQ(h->Describe().rows_trained, 4u);
+}
+
 }  // namespace
 }  // namespace ballast::sim

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "tests/sim/receipt_of.h"
+
 namespace ballast::sim {
 
 RunSpec Harness::Spec() {
@@ -74,6 +76,7 @@ void Harness::Position(uint32_t shard, std::vector<Uid> undecided) {
   p.version = durable_ == 0 ? 0 : decisions_[durable_ - 1]->version;
   p.chain = durable_ == 0 ? 0 : decisions_[durable_ - 1]->chain;
   p.undecided = std::move(undecided);
+  p.receipt_key = incarnations_[shard];
   coordinator_->OnShardPosition(p, now_ms_);
   Pump();
 }
@@ -110,7 +113,7 @@ void Harness::Submit(SessionId s, Uid uid, const std::vector<Batch>& batches, st
   submission.base_version = base.value_or(durable_ == 0 ? 0 : decisions_[durable_ - 1]->version);
   for (const Batch& b : batches) submission.rows += b.rows;
   submission.loss_sum = static_cast<double>(submission.rows) / 2;
-  for (uint32_t shard = 0; shard < config_.shards; ++shard) submission.receipts.push_back({shard, incarnations_[shard], 1, 1.0});
+  for (uint32_t shard = 0; shard < config_.shards; ++shard) submission.receipts.push_back(ReceiptOf(shard, incarnations_[shard], uid));
   coordinator_->OnOwnLog(uid);
   coordinator_->OnSubmit(s, std::move(submission), now_ms_);
   Pump();

@@ -3,6 +3,7 @@
 
 #include "core/record/decision.h"
 #include "tests/sim/harness.h"
+#include "tests/sim/receipt_of.h"
 
 namespace ballast::sim {
 namespace {
@@ -47,6 +48,37 @@ TEST(Protocol, BytesThatAShardLostArePushedAgain) {
   EXPECT_EQ(h->Describe().rows_trained, 8u);
 }
 
+// A worker that is wrong about its pushes, or lies: the decision would name bytes that a server does not have.
+TEST(Protocol, AReceiptThatNoServerGaveIsRefused) {
+  Harness h;
+  h.Ready();
+  const SessionId w = h.Open();
+  h.Claim(w, kB0);
+  const Uid uid{w, 1};
+  Submission submission;
+  submission.uid = uid;
+  submission.batches = {kB0};
+  submission.rows = 4;
+  submission.base_version = 1;
+  const Receipt given = ReceiptOf(1, 1, uid);
+  std::vector<Receipt> wrong = {{1, 1, 1, 1.0}, {1, 1u << 20, 1, 1.0}, ReceiptOf(1, 1, {w, 2}), ReceiptOf(0, 1, uid), given};
+  wrong.back().norm2 = 2;
+  h->OnOwnLog(uid);
+  for (const Receipt& receipt : wrong) {
+    submission.receipts = {ReceiptOf(0, 1, uid), receipt};
+    h->OnSubmit(w, submission, h.now());
+    h.Pump();
+    const std::vector<Refuse> refused = h.Take<Refuse>(w);
+    ASSERT_EQ(refused.size(), 1u);
+    EXPECT_EQ(refused[0].reason, Refuse::Reason::kReceipts);
+    EXPECT_EQ(refused[0].shards, std::vector<uint32_t>{1});
+  }
+  submission.receipts.back() = given;
+  h->OnSubmit(w, submission, h.now());
+  h.Pump();
+  EXPECT_EQ(h.Take<Decided>(w).size(), 1u);
+}
+
 TEST(Protocol, RestartedCoordinatorResumesWithoutRecompute) {
   Harness h;
   h.Ready();
@@ -86,7 +118,7 @@ TEST(Protocol, ReceiptFromBeforeTheCrashIsRefused) {
   submission.batches = {kB0};
   submission.rows = 4;
   submission.base_version = 1;
-  submission.receipts = {{0, 1, 1, 1.0}, {1, 1, 1, 1.0}};  // shard 0: its life before the crash
+  submission.receipts = {ReceiptOf(0, 1, uid), ReceiptOf(1, 1, uid)};  // shard 0: its life before the crash
   h->OnSubmit(w, submission, h.now());
   h.Pump();
   const std::vector<Refuse> refused = h.Take<Refuse>(w);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "tests/sim/receipt_of.h"
 #include "tests/sim/world.h"
 
 namespace ballast::sim {
@@ -75,6 +76,7 @@ void World::Connect(uint32_t s) {
   position.version = held == 0 ? 0 : shard.decisions[held - 1]->version;
   position.chain = held == 0 ? 0 : shard.decisions[held - 1]->chain;
   position.undecided = shard.Undecided();
+  position.receipt_key = shard.incarnation;
   shard.ever_accepted = std::max<uint64_t>(shard.ever_accepted, held);
   while (shard.applied < held) ApplyNext(s);  // recovered before it says where it stands
   if (s == 0) {
@@ -175,7 +177,7 @@ void World::ReceivePush(uint32_t w, uint32_t s) {
 }
 
 void World::GiveReceipt(uint32_t s, const Uid& uid, uint32_t w) {
-  receipts_[w][s].emplace_back(uid, Receipt{s, shards_[s].incarnation, 1, 1.0});
+  receipts_[w][s].emplace_back(uid, ReceiptOf(s, shards_[s].incarnation, uid));
 }
 
 void World::ApplyNext(uint32_t s) {

@@ -164,7 +164,7 @@ class RawSession:
     def receipt(self, shard: int, seconds: float = WAIT_S) -> Any:
         reply = self._pushes[shard][1].next(seconds)
         assert reply is not None and not reply.error, reply
-        return control_pb2.Receipt(shard=shard, incarnation=reply.incarnation, checksum=reply.checksum, norm2=reply.norm2)
+        return control_pb2.Receipt(shard=shard, incarnation=reply.incarnation, checksum=reply.checksum, norm2=reply.norm2, proof=reply.proof)
 
     def contribute(self, batches: list[Any], values: npt.NDArray[np.float32], base_version: int, addresses: dict[int, str]) -> Any:
         """Pushes, waits for the receipts, submits. Returns the uid."""

@@ -180,7 +180,7 @@ void SessionCore::OnPushReply(const PushReply& reply) {
   Work* work = Find({reply.session, reply.uid});
   if (work == nullptr || reply.shard >= work->receipts.size()) return;
   if (reply.error.empty()) {
-    work->receipts[reply.shard] = Receipt{reply.shard, reply.incarnation, reply.checksum, reply.norm2};
+    work->receipts[reply.shard] = Receipt{reply.shard, reply.incarnation, reply.checksum, reply.norm2, reply.proof};
     TrySubmit(*work);
   } else if (reply.error == "NONFINITE") {
     // The detail of a code that was checked begins with the reason already.
