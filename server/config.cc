@@ -104,6 +104,9 @@ const std::vector<Setting>& Settings() {
        Number(&ServerConfig::reader_timeout_s)},
       {"recovery-target", "SECONDS", "30", "a checkpoint is taken when a restart would replay its log for longer; 0: never for that",
        Seconds(&ServerConfig::recovery_target_s)},
+      {"log-target", "BYTES", "4G",
+       "a checkpoint is taken when the log of a run is longer, and than four times its weights and optimizer state; 0: never for that",
+       Bytes(&ServerConfig::log_target)},
       {"ready-file", "PATH", "", "written when serving: {\"address\", \"metrics_address\", \"pid\"}", Text(&ServerConfig::ready_file)},
   };
   return *kSettings;

@@ -27,7 +27,8 @@ struct ServerConfig {
   uint64_t queue_bytes = 256u << 20;
   uint64_t disk_reserve = 512u << 20;
   uint32_t reader_timeout_s = 60;
-  double recovery_target_s = 30;  // 0: no bound
+  double recovery_target_s = 30;            // 0: no bound
+  uint64_t log_target = uint64_t{4} << 30;  // 0: no bound
   std::string ready_file;
   std::string mutate;  // BALLAST_MUTATE, in builds with BALLAST_MUTATIONS only
 };

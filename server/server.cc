@@ -165,6 +165,7 @@ absl::Status Server::Listen() {
     options.self.set_metrics_address(metrics_address_);
     options.rules = rules_;
     options.recovery_target_s = config_.recovery_target_s;
+    options.log_target = config_.log_target;
     options.machine = [this] {
       return Machine{FreeMemory(), RunShardOptions().staged_bytes_max, config_.recovery_target_s,
                      [this] { return DiskBytesPerSecond(config_.dir); }};

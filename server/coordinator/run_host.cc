@@ -9,11 +9,14 @@
 #include "absl/strings/str_format.h"
 #include "core/status.h"
 #include "proto/convert_control.h"
+#include "server/coordinator/plan.h"
 #include "server/failpoint.h"
 #include "server/log.h"
 
 namespace ballast {
 namespace {
+
+constexpr uint64_t kLogStatesMax = 4;  // a checkpoint that the length of the log asks for writes at most a quarter of what the log did
 
 template <typename Clock, typename Unit>
 int64_t Now() {
@@ -111,13 +114,21 @@ void RunHost::Tick() {
 }
 
 // Of this server's shard: the others own as many elements and apply the same decisions.
+std::string RunHost::DebtOverTarget() const {
+  const ReplayDebt debt = local_->shard->Debt();
+  const uint64_t state = StateBytes(run_.spec) / context_->servers;
+  if (context_->recovery_target_s > 0 && debt.seconds > context_->recovery_target_s) return absl::StrFormat("%.1f s", debt.seconds);
+  if (context_->log_target > 0 && debt.log_bytes > std::max(context_->log_target, kLogStatesMax * state))
+    return absl::StrFormat("%.1f MB", static_cast<double>(debt.log_bytes) * 1e-6);
+  return "";
+}
+
 void RunHost::BoundDebt(const RunStatus& now) {
-  if (now.version <= now.manifest_version) return;  // one more would cover nothing
-  const double seconds = local_->shard->ReplaySeconds();
-  if (context_->recovery_target_s == 0 || bounding_ || seconds <= context_->recovery_target_s || !AllPositioned()) return;
+  if (bounding_ || now.version <= now.manifest_version) return;  // one more would cover nothing
+  const std::string debt = DebtOverTarget();
+  if (debt.empty() || !AllPositioned()) return;
   bounding_ = true;
-  LogInfo("a checkpoint bounds the time of a restart",
-          {{"run", run_.spec.name}, {"seconds", absl::StrFormat("%.1f", seconds)}, {"target", absl::StrCat(context_->recovery_target_s)}});
+  LogInfo("a checkpoint bounds the log and the time of a restart", {{"run", run_.spec.name}, {"log", debt}});
   core_->RequestCheckpoint(NewTag([this](const absl::Status& done, const ReplyValue&) { bounding_ = !done.ok(); }), MonotonicMs());
   Flush();
 }

@@ -39,6 +39,7 @@ class RunHost {
     uint64_t incarnation = 1;
     Rules rules;
     double recovery_target_s = 0;  // a checkpoint is taken when a restart would replay for longer; 0: never for that
+    uint64_t log_target = 0;       // and when the log is longer than this and than kLogStatesMax times the state; 0: never for that
     FollowerRegistry* followers = nullptr;
     RunRecords* records = nullptr;
     Mailbox* store_thread = nullptr;
@@ -100,6 +101,7 @@ class RunHost {
   void DeliverToSelf(ShardMessage message);
   void CountProgress(const RunStatus& now);
   void StoreStop(const RunStatus& now);
+  std::string DebtOverTarget() const;  // empty: it is not
   void BoundDebt(const RunStatus& now);
 
   const Context* const context_;

@@ -36,6 +36,7 @@ Runner::Runner(Options options, Store* store, RunOpener* opener, CoordinatorMetr
     context_.incarnation = options_.incarnation;
     context_.rules = options_.rules;
     context_.recovery_target_s = options_.recovery_target_s;
+    context_.log_target = options_.log_target;
     context_.followers = &followers_;
     context_.records = &records_;
     context_.store_thread = &store_thread_;

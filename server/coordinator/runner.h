@@ -49,6 +49,7 @@ class Runner {
     v1::ServerInfo self;
     Rules rules;
     double recovery_target_s = 0;
+    uint64_t log_target = 0;
     std::function<void(const absl::Status&)> fatal;  // from any thread: the process must stop
     // Whether an artifact is stored here (server/control/artifacts.h). Called on the opener thread.
     std::function<absl::StatusOr<bool>(const std::string& sha256)> has_artifact;

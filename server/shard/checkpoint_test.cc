@@ -163,16 +163,16 @@ TEST(CheckpointTest, LogIsCutButTwoCheckpointsCanStillBeStartedFrom) {
 TEST(CheckpointTest, ReplayDebtGrowsWithEachStepAndIsPaidByTheManifest) {
   TestShard t(TestSpec());
   ASSERT_TRUE(t.Open().ok());
-  const double empty = t.shard->ReplaySeconds();
+  const double empty = t.shard->Debt().seconds;
   ASSERT_NO_FATAL_FAILURE(t.Train(20));
-  const double before = t.shard->ReplaySeconds();
+  const double before = t.shard->Debt().seconds;
   EXPECT_GT(before, empty);
   Checkpoint(t, {}, 1);
   t.shard->Position();  // behind the manifest
-  const double after = t.shard->ReplaySeconds();
+  const double after = t.shard->Debt().seconds;
   EXPECT_LT(after, before) << "nothing is applied again, the log is only read";
   ASSERT_NO_FATAL_FAILURE(t.Train(5));
-  EXPECT_GT(t.shard->ReplaySeconds(), after);
+  EXPECT_GT(t.shard->Debt().seconds, after);
 }
 
 TEST(CheckpointTest, LogThatEndsBeforeACheckpointRefusesToStart) {

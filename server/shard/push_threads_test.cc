@@ -98,7 +98,7 @@ TEST(PushThreadsTest, StreamsReadersAndDecisionsTogether) {
       uids.push_back(results[i - 1].uid);
     }
     ASSERT_TRUE(t.Decide(DecisionKind::kStep, uids));
-    t.shard->ReplaySeconds();
+    t.shard->Debt();
   }
   over = true;
   for (std::thread& thread : threads) thread.join();

@@ -149,7 +149,7 @@ class RunShardImpl : public RunShard {
     return hash;
   }
 
-  double ReplaySeconds() const override { return debt_seconds_; }
+  ReplayDebt Debt() const override { return {debt_seconds_, static_cast<uint64_t>(debt_.load())}; }
 
  private:
   CheckpointerOptions MakeCheckpointerOptions();

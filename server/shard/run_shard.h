@@ -87,6 +87,12 @@ struct Encoding {
   std::vector<Piece> pieces;
 };
 
+// What a restart would have to do.
+struct ReplayDebt {
+  double seconds = 0;      // as fast as this process applied it
+  uint64_t log_bytes = 0;  // kept, read and checked
+};
+
 class RunShard {
  public:
   // Opens or creates; recovers: newest local checkpoint whose blocks all check, then the log through the same Apply. Blocks for seconds.
@@ -126,8 +132,7 @@ class RunShard {
   virtual absl::StatusOr<std::shared_ptr<const Encoding>> ReadCheckpoint(uint64_t version, bool slots,
                                                                          absl::Span<const uint32_t> tensors) = 0;
 
-  // Seconds that a restart would replay the log for, as fast as this process applied it. Any thread.
-  virtual double ReplaySeconds() const = 0;
+  virtual ReplayDebt Debt() const = 0;  // any thread
 
   virtual uint64_t StateHash(uint64_t* version) = 0;  // blocks until the owner answers
 };

@@ -1,4 +1,4 @@
-"""Six rules of the protocol, each with the interleaving that breaks without it, played by hand against real servers.
+"""Seven rules of the protocol, each with the interleaving that breaks without it, played by hand against real servers.
 
 Every scenario passes with all rules on, and fails when the server runs with that one rule taken away (BALLAST_MUTATE, test builds only):
 so the tests would notice if the rule were lost. Danger numbers: docs/ARCHITECTURE.md, "The step protocol".
@@ -18,6 +18,7 @@ import pytest
 from ballast.channel import Connection
 from ballast.errors import BallastError
 from ballast.runs import pull
+from ballast.v1 import control_pb2
 from tests.support import audit
 from tests.support.cluster import Cluster
 from tests.support.feeder import FeederJob, export_counter, in_background, options
@@ -158,7 +159,8 @@ def early_receipt(scene: Scene) -> None:
     session.push(uid, gradient(0), scene.addresses)
     receipts = [session.receipt(0)]
     try:
-        receipts.append(session.receipt(1, seconds=2))
+        receipts
+.append(session.receipt(1, seconds=2))
         session.submit(uid, [b0], grant.base_version, receipts)
         session.expect("decided", seconds=2)
     except Silence:
@@ -170,6 +172,26 @@ def early_receipt(scene: Scene) -> None:
         receipts.append(session.receipt(1))
         session.submit(uid, [b0], grant.base_version, receipts)
         session.accepted(uid)
+    assert_trained(scene, [0])
+
+
+def old_receipts(scene: Scene) -> None:
+    """R4: a receipt for bytes that server 1 was never sent. A decision on it would stop that server."""
+    scene.begin(step_rows=ROWS)
+    session = scene.session("w")
+    b0 = batch(0, ROWS)
+    grant = session.granted(b0)
+    uid = session.new_uid()
+    session.push(uid, gradient(0), {0: scene.addresses[0]})
+    true = session.receipt(0)
+    false = control_pb2.Receipt()
+    false.CopyFrom(true)
+    false.shard = 1
+    session.submit(uid, [b0], grant.base_version, [true, false])
+    assert list(session.expect("refuse").shards) == [1]
+    session.push(uid, gradient(0), {1: scene.addresses[1]})
+    session.submit(uid, [b0], grant.base_version, [true, session.receipt(1)])
+    session.accepted(uid)
     assert_trained(scene, [0])
 
 
@@ -203,6 +225,7 @@ SCENARIOS: dict[str, Callable[[Scene], None]] = {
     "no-withdraw": no_withdraw,
     "no-own-log-check": no_own_log_check,
     "early-receipt": early_receipt,
+    "old-receipts": old_receipts,
     "holds-anything": holds_anything,
     "never-flush": never_flush,
 }

@@ -29,6 +29,7 @@ ServerConfig InProcessCluster::Config(uint32_t index) const {
   config.servers = size();
   config.disk_reserve = 0;
   config.recovery_target_s = recovery_target_s;
+  config.log_target = log_target;
   config.metrics_listen = "";  // its library takes two seconds to stop
   if (index > 0) config.coordinator = addresses_[0];
   return config;

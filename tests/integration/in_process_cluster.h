@@ -28,6 +28,7 @@ class InProcessCluster {
 
   ServerConfig Config(uint32_t index) const;
   double recovery_target_s = ServerConfig().recovery_target_s;  // of servers that are started from now on
+  uint64_t log_target = ServerConfig().log_target;              // of the same
   const std::string& address(uint32_t index) const { return addresses_[index]; }
   std::string dir(uint32_t index) const { return dir_ + "/server-" + std::to_string(index); }
   uint32_t size() const { return static_cast<uint32_t>(servers_.size()); }

@@ -207,6 +207,19 @@ TEST_P(ServerTest, ALogThatWouldTakeTooLongToReplayIsCheckpointed) {
   EXPECT_EQ(Show("r").manifest_version(), 2u);
 }
 
+TEST_P(ServerTest, ALogOfManyTimesTheStateIsCheckpointed) {
+  cluster_.Crash(0);
+  cluster_.log_target = 1;
+  cluster_.Start(0);
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
+  RawSession session(cluster_, "r");
+  Initialise(session);
+  for (uint64_t seq = 0; seq < 100 && Show("r").manifest_version() == 0; ++seq) Step(session, seq);
+  const uint64_t version = Show("r").manifest_version();
+  EXPECT_GE(version, 3u) << "the log was shorter than four times the state";
+  EXPECT_GT(version, 0u);
+}
+
 TEST_P(ServerTest, SameSpecIsAnsweredAnotherOneIsNamed) {
   ASSERT_NO_FATAL_FAILURE(Begin("r"));
   v1::Run run;
