@@ -52,11 +52,11 @@ TEST(PushTest, RepeatedPushGetsItsReceiptAgain) {
   const PushResult first = t.PushSeeded({1, 1}, 5, /*exact=*/true);
   const PushResult again = t.PushSeeded({1, 1}, 5, /*exact=*/true);
   EXPECT_EQ(again.error, "");
-  EXPECT_EQ(again.checksum, first.checksum);
+  EXPECT_EQ(again.receipt, first.receipt);
   ASSERT_TRUE(t.Decide(DecisionKind::kInit, {{1, 1}}));
   const PushResult decided = t.PushSeeded({1, 1}, 5, /*exact=*/true);
   EXPECT_EQ(decided.error, "");
-  EXPECT_EQ(decided.checksum, first.checksum);
+  EXPECT_EQ(decided.receipt, first.receipt);
   EXPECT_TRUE(t.shard->Position().undecided.empty());
   t.Close();
   EXPECT_EQ(LoggedContributions(t.options.dir), static_cast<int>(t.SeededChunks({1, 1}, 5, true).size()));

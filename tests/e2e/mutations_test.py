@@ -159,8 +159,7 @@ def early_receipt(scene: Scene) -> None:
     session.push(uid, gradient(0), scene.addresses)
     receipts = [session.receipt(0)]
     try:
-        receipts
-.append(session.receipt(1, seconds=2))
+        receipts.append(session.receipt(1, seconds=2))
         session.submit(uid, [b0], grant.base_version, receipts)
         session.expect("decided", seconds=2)
     except Silence:
