@@ -16,7 +16,7 @@ import xxhash
 
 from ballast.channel import hello, open_channel
 from ballast.v1 import control_pb2, control_pb2_grpc, run_pb2, shard_pb2, shard_pb2_grpc
-from tests.support.cluster import patience
+from tests.support.cluster import patience, wait_for
 
 INIT_PARTITION = 0xFFFFFFFF
 WAIT_S = patience(10)
@@ -70,15 +70,24 @@ class RawSession:
 
     def __init__(self, address: str, run: str, worker: str, resume: int = 0) -> None:
         self._control = open_channel(address)
-        self._work = _Stream(control_pb2_grpc.ControlStub(self._control).Work)
         self._pushes: dict[int, tuple[grpc.Channel, _Stream]] = {}
         self._counter = 0
         self._kept: list[Any] = []  # read while something else was awaited
-        open_message = control_pb2.WorkUp.Open(hello=hello(), run=run, worker=worker, resume_session=resume)
-        self._work.send(control_pb2.WorkUp(open=open_message))
-        self.welcome = self.expect("welcome")
+        self.welcome = wait_for("a session", lambda: self._open(control_pb2.WorkUp.Open(hello=hello(), run=run, worker=worker, resume_session=resume)), WAIT_S)
         self.run = self.welcome.run
         self.id = self.welcome.session
+
+    def _open(self, message: Any) -> Any:
+        """The welcome; None while the servers have not all come back: a worker tries again too."""
+        self._work = _Stream(control_pb2_grpc.ControlStub(self._control).Work)
+        self._work.send(control_pb2.WorkUp(open=message))
+        try:
+            return self.expect("welcome")
+        except grpc.RpcError as e:
+            if e.code() != grpc.StatusCode.UNAVAILABLE:  # type: ignore[attr-defined]
+                raise
+            self._work.close()
+            return None
 
     # ---- the Work stream
 
