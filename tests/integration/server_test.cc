@@ -208,16 +208,17 @@ TEST_P(ServerTest, ALogThatWouldTakeTooLongToReplayIsCheckpointed) {
 }
 
 TEST_P(ServerTest, ALogOfManyTimesTheStateIsCheckpointed) {
+  ASSERT_NO_FATAL_FAILURE(Begin("r"));
+  {
+    RawSession session(cluster_, "r");
+    Initialise(session);
+  }
   cluster_.Crash(0);
   cluster_.log_target = 1;
   cluster_.Start(0);
-  ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r");
-  Initialise(session);
   for (uint64_t seq = 0; seq < 100 && Show("r").manifest_version() == 0; seq += 2) Step(session, seq);
-  const uint64_t version = Show("r").manifest_version();
-  EXPECT_GE(version, 3u) << "the log was shorter than four times the state";
-  EXPECT_GT(version, 0u);
+  EXPECT_GE(Show("r").manifest_version(), 3u) << "the log was shorter than four times the state";
 }
 
 TEST_P(ServerTest, SameSpecIsAnsweredAnotherOneIsNamed) {
