@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
-#include "proto/ballast/v1/control.grpc.pb.h"
+#include "ballast/v1/control.grpc.pb.h"
 
 namespace ballast {
 namespace {

@@ -62,8 +62,7 @@ void PushIntake::Add(PushedChunk& chunk, CheckedChunk checked, const Done& done)
 
 void PushIntake::OnComplete(const Contribution& held, const Done& done) {
   if (options_->coordinator_log) events_->OnOwnLog(held.uid);
-  auto answer = [this, done, started = held.started,
-                 result = Receive(held.uid, held.checksum, held.norm2)] {
+  auto answer = [this, done, started = held.started, result = Receive(held.uid, held.checksum, held.norm2)] {
     BALLAST_FAILPOINT("receipt-send");
     if (metrics_ != nullptr && started != 0) metrics_->PushDone(Seconds() - started);
     done(result);
