@@ -34,18 +34,21 @@ def pmod(hashes: Any, divisor: int) -> Any:
 def gram_lengths(tuples: Any) -> Any:
     """Order of the longest n-gram of each tuple: <s> counts once, in front."""
     n = tuples.shape[1]
-    padded = tuples[:, 1:] == BOS
-    return np.where(padded.any(axis=1), padded.argmax(axis=1) + 2, n)
+    lengths = np.full(len(tuples), n, dtype=np.int8)
+    for i in range(n - 1, 0, -1):
+        lengths[tuples[:, i] == BOS] = i + 1
+    return lengths
 
 
 def shared_words(tuples: Any, before: Any) -> Any:
-    """How many words from the last one on each tuple shares with the one in front of it; `before` is in front of the first, or None."""
-    shared = np.zeros(len(tuples), dtype=np.int64)
-    if len(tuples) == 0:
-        return shared
-    shared[1:] = np.logical_and.accumulate(tuples[1:] == tuples[:-1], axis=1).sum(axis=1)
-    if before is not None:
-        shared[0] = int(np.logical_and.accumulate(tuples[0] == before).sum())
+    """How many words from the last one on each tuple shares with the one of `before` at the same place."""
+    same = np.ones(len(tuples), dtype=bool)
+    shared = np.zeros(len(tuples), dtype=np.int8)
+    for i in range(tuples.shape[1]):
+        same &= tuples[:, i] == before[:, i]
+        if not same.any():
+            break
+        shared += same
     return shared
 
 

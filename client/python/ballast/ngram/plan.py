@@ -13,6 +13,7 @@ from ballast.ngram import keys
 from ballast.ngram.rows import BOS
 
 SHARDS_MAX = 1 << 20
+NOTHING = 0xFFFFFFFF  # No word.
 
 
 @dataclass
@@ -52,11 +53,15 @@ class Plan:
     def loads(self, tuples: Any, before: Any) -> Any:
         """What sorted tuples add to the loads of the last level; `before` is the tuple in front of them, or None."""
         k = len(self.levels)
-        begun = keys.gram_lengths(tuples) - np.maximum(keys.shared_words(tuples, before), k)
-        some = begun > 0
-        level, shard = self.find(tuples[some])
-        here = level == k
-        return np.bincount(shard[here], weights=begun[some][here], minlength=self.levels[-1].shards).astype(np.int64)
+        level, shard = self.find(tuples)
+        here = np.flatnonzero(level == k)
+        some = tuples[here]
+        in_front = tuples[here - 1]
+        if len(here) and here[0] == 0:
+            in_front[0] = before if before is not None else NOTHING
+        begun = keys.gram_lengths(some) - np.maximum(keys.shared_words(some, in_front), k)
+        begun = np.maximum(begun, 0)
+        return np.bincount(shard[here], weights=begun, minlength=self.levels[-1].shards).astype(np.int64)
 
     def with_level(self, shards: int) -> Plan:
         level = Level(shards, np.zeros(shards, dtype=bool), np.zeros(shards, dtype=np.int64))
