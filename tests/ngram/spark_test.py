@@ -118,6 +118,23 @@ def test_sources_that_cannot_be_read(spark, ngram, text: bytes):
         _train(spark, ngram, text=None, parquet=str(ngram.scratch / "numbers"), column="number")
 
 
+def test_a_source_that_changed_is_another_one(spark, ngram, text: bytes):
+    """Text with a strange name; a view has no version that could be asked for: it is read again each time."""
+    from ballast.ngram import config, sources
+
+    def identity(**source) -> list:
+        return sources.open_source(spark, config.Model("m", **source)).identity
+
+    path = ngram.scratch / "a b+%20é.txt"
+    path.write_bytes(text)
+    first = identity(text=(str(path),))
+    assert first == identity(text=(str(path),)) and first[-1][1] == len(text)
+    path.write_bytes(text + text)
+    assert identity(text=(str(path),)) != first
+    spark.createDataFrame([("a b",)], "text string").createOrReplaceTempView("sentences")
+    assert identity(table="sentences") != identity(table="sentences")
+
+
 def _wrapped(ngram, script: str) -> None:
     """An estimator that does something else first."""
     wrapper = ngram.scratch / "ballast-ngram"

@@ -1,4 +1,7 @@
-"""python -m ballast.ngram train --config lm.toml, or the same file under spark-submit. Exit status: 0, 1 for an error, 2 for a wrong configuration."""
+"""python -m ballast.ngram train --config lm.toml, or this file under spark-submit.
+
+Exit status: 0; 1 for an error; 2 for a wrong configuration.
+"""
 
 from __future__ import annotations
 

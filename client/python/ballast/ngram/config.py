@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ballast.errors import BallastError
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+from ballast.ngram import values
 
 
 def bad(message: str) -> BallastError:
@@ -85,119 +84,37 @@ class Config:
     spark: Mapping[str, str] = field(default_factory=dict)
 
 
-# ---- values: each gives what is stored, or says what it wants -------------------------------------------------------------------------
-
-
-def _whole(least: int, most: int) -> Callable[[Any], Any]:
-    def check(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"a whole number from {least} to {most}")
-        return value
-
-    return check
-
-
-def _number(least: float, above: bool = False) -> Callable[[Any], Any]:
-    def check(value: Any) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not (value > least if above else value >= least):
-            raise ValueError(f"a number {'over' if above else 'from'} {least:g}" + ("" if above else " on"))
-        return float(value)
-
-    return check
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("a text in quotes")
-    return value
-
-
-def _one_of(*known: str) -> Callable[[Any], Any]:
-    def check(value: Any) -> str:
-        if value not in known:
-            raise ValueError("one of " + ", ".join(f'"{k}"' for k in known))
-        return str(value)
-
-    return check
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
-        raise ValueError("a path, or a list of paths")
-    return tuple(values)
-
-
-def _cutoffs(value: Any) -> tuple[int, ...]:
-    whole = _whole(0, 1 << 40)
-    if not isinstance(value, list) or not value:
-        raise ValueError("a list of whole numbers, as [0, 0, 1]")
-    values = tuple(whole(v) for v in value)
-    if list(values) != sorted(values):
-        raise ValueError("thresholds that do not decrease with the order, or a kept n-gram would lose its suffix")
-    return values
-
-
-def _fallback(value: Any) -> tuple[float, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not 1 <= len(values) <= 3:
-        raise ValueError("one to three numbers, as [0.5, 1, 1.5]")
-    return tuple(_number(0)(v) for v in values)
-
-
-def _bytes(value: Any) -> int:
-    found = re.fullmatch(r"([1-9]\d*)([KMG]?)", str(value))
-    if not found or isinstance(value, bool):
-        raise ValueError('bytes, as "256M" or "2G"')
-    return int(found[1]) * _UNITS[found[2]]
-
-
-def _weights(value: Any) -> dict[str, float]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError("a weight for each model, as { a = 0.7, b = 0.3 }")
-    weights = {name: _number(0)(weight) for name, weight in value.items()}
-    if abs(sum(weights.values()) - 1) > 1e-6:
-        raise ValueError("weights that sum to 1")
-    return weights
-
-
 _MODEL: dict[str, Callable[[Any], Any]] = {
-    "text": _names,
-    "parquet": _name,
-    "table": _name,
-    "column": _name,
-    "deduplicate": _flag,
-    "skip_symbols": _flag,
-    "order": _whole(2, 8),
-    "cutoffs": _cutoffs,
-    "discount_fallback": _fallback,
-    "vocab_pad": _whole(0, 1 << 40),
-    "interpolate_unigrams": _flag,
-    "compat": _one_of("lmplz"),
-    "shards": _whole(1, 1 << 20),
-    "tau": _number(0, above=True),
-    "levels": _whole(1, 7),
-    "partitions": _whole(1, 1 << 14),
-    "memory": _bytes,
-    "carrier": _one_of("subprocess", "pipe"),
-    "entropy_theta": _number(0),
-    "entropy_history": _one_of("model", "raw"),
-    "arpa": _name,
-    "tables": _name,
+    "text": values.names,
+    "parquet": values.name,
+    "table": values.name,
+    "column": values.name,
+    "deduplicate": values.flag,
+    "skip_symbols": values.flag,
+    "order": values.whole(2, 8),
+    "cutoffs": values.cutoffs,
+    "discount_fallback": values.fallback,
+    "vocab_pad": values.whole(0, 1 << 40),
+    "interpolate_unigrams": values.flag,
+    "compat": values.one_of("lmplz"),
+    "shards": values.whole(1, 1 << 20),
+    "tau": values.number(0, above=True),
+    "levels": values.whole(1, 7),
+    "partitions": values.whole(1, 1 << 14),
+    "memory": values.byte_count,
+    "carrier": values.one_of("subprocess", "pipe"),
+    "entropy_theta": values.number(0),
+    "entropy_history": values.one_of("model", "raw"),
+    "arpa": values.name,
+    "tables": values.name,
 }
 _MIX: dict[str, Callable[[Any], Any]] = {
-    "dev": _name,
-    "weights": _weights,
-    "eps": _number(0, above=True),
-    "entropy_theta": _number(0),
-    "arpa": _name,
-    "tables": _name,
+    "dev": values.name,
+    "weights": values.weights,
+    "eps": values.number(0, above=True),
+    "entropy_theta": values.number(0),
+    "arpa": values.name,
+    "tables": values.name,
 }
 _TOP = ("work", "estimator", "report", "spark", "defaults", "model", "mix")
 
@@ -231,7 +148,7 @@ def parse(doc: Mapping[str, Any], path: str) -> Config:
         raise bad(f"{path}: no output; want arpa or tables in [model.{models[0].name}]")
     for key in ("work", "estimator", "report"):
         if key in doc:
-            _value(path, "", key, doc[key], _name)
+            _value(path, "", key, doc[key], values.name)
     spark = {}
     for key, value in doc.get("spark", {}).items():
         if not key.startswith("spark.") or isinstance(value, (dict, list)):
@@ -248,19 +165,19 @@ def _model(path: str, name: str, table: Any, defaults: Mapping[str, Any]) -> Mod
         raise bad(f"{path}: model.{name} is a table: {where}")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise bad(f"{path}: {where}: a name is made of letters, digits, - and _")
-    values: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for where_from, given in (("[defaults]", defaults), (where, table)):
         _check_keys(path, where_from, given, _MODEL)
-        values.update({key: _value(path, where_from, key, value, _MODEL[key]) for key, value in given.items()})
-    sources = [kind for kind in ("text", "parquet", "table") if kind in values]
+        options.update({key: _value(path, where_from, key, value, _MODEL[key]) for key, value in given.items()})
+    sources = [kind for kind in ("text", "parquet", "table") if kind in options]
     if len(sources) != 1:
         found = " and ".join(sources) or "none"
         raise bad(f"{path}: {where} wants one source, text, parquet or table; it has {found}")
     for key in ("parquet", "arpa", "tables"):
-        if key in values:
-            values[key] = _beside(path, values[key])
-    values["text"] = tuple(_beside(path, text) for text in values.get("text", ()))
-    model = Model(name, **values)
+        if key in options:
+            options[key] = _beside(path, options[key])
+    options["text"] = tuple(_beside(path, text) for text in options.get("text", ()))
+    model = Model(name, **options)
     if len(model.cutoffs) > model.order:
         raise bad(f"{path}: {where}: {len(model.cutoffs)} cutoffs for a model of order {model.order}")
     if model.compat and (model.source != "text" or model.deduplicate):
@@ -270,20 +187,20 @@ def _model(path: str, name: str, table: Any, defaults: Mapping[str, Any]) -> Mod
 
 def _mix(path: str, table: Mapping[str, Any], models: tuple[Model, ...]) -> Mix:
     _check_keys(path, "[mix]", table, _MIX)
-    values = {key: _value(path, "[mix]", key, value, _MIX[key]) for key, value in table.items()}
+    options = {key: _value(path, "[mix]", key, value, _MIX[key]) for key, value in table.items()}
     if len(models) < 2:
         raise bad(f"{path}: [mix] wants two models or more")
-    if ("dev" in values) == ("weights" in values):
+    if ("dev" in options) == ("weights" in options):
         raise bad(f"{path}: [mix] wants either dev, a held-out text to learn the weights from, or weights")
-    if not ("arpa" in values or "tables" in values):
+    if not ("arpa" in options or "tables" in options):
         raise bad(f"{path}: [mix] wants an output: arpa or tables")
     names = [m.name for m in models]
-    if "weights" in values and set(values["weights"]) != set(names):
-        raise bad(f"{path}: [mix] weights name {', '.join(sorted(values['weights']))}; the models are {', '.join(names)}")
+    if "weights" in options and set(options["weights"]) != set(names):
+        raise bad(f"{path}: [mix] weights name {', '.join(sorted(options['weights']))}; the models are {', '.join(names)}")
     for key in ("dev", "arpa", "tables"):
-        if key in values:
-            values[key] = _beside(path, values[key])
-    return Mix(**values)
+        if key in options:
+            options[key] = _beside(path, options[key])
+    return Mix(**options)
 
 
 def _value(path: str, where: str, key: str, value: Any, check: Callable[[Any], Any]) -> Any:

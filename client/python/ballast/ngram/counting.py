@@ -6,7 +6,8 @@ buckets, while no bucket gets more than the most frequent pair of words (0.6 % o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def count(order: int, buckets: int, shipped: blocks.Shipped, vocabulary: str, me
                 with Process(command) as process:
                     some: list[Any] = []
                     size = 0
-                    for event in process.run(_chain(first, texts)):
+                    for event in process.run(itertools.chain([first], texts)):
                         if isinstance(event, rows.Block):
                             some.append(event.rows)
                             size += event.rows.nbytes
@@ -79,7 +80,7 @@ def combine(order: int, shipped: blocks.Shipped) -> Task:
             with Process([shipped.binary(), "combine"]) as process:
                 some: list[Any] = []
                 before = b""
-                for event in process.run(rows.stream(order, 1, (row.data for row in _chain(first, parts)))):
+                for event in process.run(rows.stream(order, 1, (row.data for row in itertools.chain([first], parts)))):
                     if isinstance(event, rows.Block):
                         some.append(event.rows)
                     if some and (isinstance(event, rows.End) or sum(part.nbytes for part in some) >= blocks.BLOB_BYTES):
@@ -94,8 +95,3 @@ def combine(order: int, shipped: blocks.Shipped) -> Task:
         yield meter.row("combine")
 
     return blocks.guarded(lambda batches: blocks.write(run(batches)))  # type: ignore[no-any-return]
-
-
-def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest

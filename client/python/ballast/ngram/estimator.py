@@ -6,6 +6,8 @@ up and wait for the other (SPARK-7862). A process that fails makes the caller fa
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -22,18 +24,21 @@ from ballast.ngram import rows
 
 NAME = "ballast-ngram"
 _STDERR_BYTES = 4096
-_WATCH_EVERY_S = 0.02
+_WATCH_EVERY_S = 0.05
+_PIPE_BYTES = 1 << 20  # Fewer changes between the processes of a busy machine.
 
 
 def find_binary(given: str = "") -> pathlib.Path:
     """On the driver: the configuration's path, $BALLAST_BIN, PATH, or what Bazel built where this package lies in a checkout."""
     checkout = pathlib.Path(__file__).resolve().parents[4] / "bazel-bin" / "tools" / "ngram" / NAME
-    candidates = [given] if given else [os.path.join(os.environ.get("BALLAST_BIN", ""), NAME), shutil.which(NAME) or "", str(checkout)]
+    folder = os.environ.get("BALLAST_BIN")
+    candidates = [given] if given else [os.path.join(folder, NAME) if folder else "", shutil.which(NAME) or "", str(checkout)]
     for candidate in candidates:
-        if candidate and os.path.isfile(candidate) and os.path.isabs(os.path.abspath(candidate)) and os.access(candidate, os.X_OK):
+        if candidate and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             return pathlib.Path(candidate).resolve()
     looked = given or "$BALLAST_BIN, PATH and the checkout's bazel-bin"
-    message = f'no estimator: there is no program "{NAME}" at {looked}; build it (bazel build //tools/ngram:ballast-ngram) or name it: estimator = "PATH"'
+    message = f'no estimator: there is no program "{NAME}" at {looked}; build it (bazel build //tools/ngram:ballast-ngram) '
+    message += 'or name it: estimator = "PATH"'
     raise BallastError("ESTIMATOR_NOT_FOUND", message)
 
 
@@ -52,6 +57,9 @@ class Process:
         except OSError as e:
             message = f"the estimator {self._command[0]} cannot be run on {socket.gethostname()}: {e.strerror}"
             raise BallastError("ESTIMATOR_NOT_FOUND", message) from e
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # A user may only have so much of this: then it is the usual 64 KiB.
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
 
     def run(self, chunks: Iterable[bytes]) -> Iterator[rows.Event]:
         """Feeds the chunks, gives what comes out. Raises what `chunks` raised, or BallastError(ESTIMATOR_FAILED)."""

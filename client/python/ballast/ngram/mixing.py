@@ -87,7 +87,8 @@ def check_dev(path: str, pipelines: list[Pipeline]) -> None:
     except OSError as e:
         raise BallastError("SOURCE_NOT_FOUND", f"[mix] dev: {path} cannot be read: {e.strerror}") from e
     if not any(found.intersection(pipeline.words()) for pipeline in pipelines):
-        message = f"[mix] dev: {path} holds no word that a model knows; weights learnt from it would say nothing: take held-out text of the models' kind"
+        message = f"[mix] dev: {path} holds no word that a model knows; weights learnt from it would say nothing: "
+        message += "take held-out text of the models' kind"
         raise BallastError("HELD_OUT_UNKNOWN", message)
 
 

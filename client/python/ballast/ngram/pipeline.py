@@ -10,12 +10,12 @@ from typing import Any, Optional
 import numpy as np
 
 from ballast.errors import BallastError
-from ballast.ngram import blocks, counting, joining, keys, rows, sharding, smoothing, words
+from ballast.ngram import blocks, counting, joining, keys, sharding, smoothing, words
 from ballast.ngram import plan as plans
 from ballast.ngram import tables as model_tables
+from ballast.ngram.barrier import Barrier
 from ballast.ngram.config import Model
 from ballast.ngram.engine import BLOB_ROWS, TEXT_ROWS
-from ballast.ngram.estimator import Process
 from ballast.ngram.sources import Source, file_ranks
 from ballast.ngram.stages import Runner, Stage
 
@@ -203,64 +203,17 @@ class Pipeline:
         stage.doc["wildcards"] = sum(m.get("wildcards", 0) for m in stage.meters)
 
     def _sum(self, stage: Stage, flags: list[str]) -> None:
-        """The sums of all shards, the discounts, and the 0-shards level by level: the one place that waits for all."""
-        order = self.model.order
-        folder = self._engine.file(stage.folder)
-        folder.mkdir(exist_ok=True)
-        streams: dict[int, list[bytes]] = {}
+        """The one place that waits for all shards."""
+        found = Barrier(self._engine, stage, self.model, flags).run(self._sums())
+        for name, data in found.items():
+            self.work.write(stage.folder, name, data)
+
+    def _sums(self) -> Iterator[tuple[int, bytes]]:
+        """(level, framed rows) of what the shards add to the sums of all."""
         for batch in self.work.parquet(self.adjusted.folder, "blocks", ["level", "kind", "data"]):
             for level, kind, data in zip(batch["level"], batch["kind"], batch["data"]):
                 if kind == "sum":
-                    streams.setdefault(level, []).append(bytes(data))
-        adjusted = []
-        for level, parts in sorted(streams.items()):
-            path = folder / f"adjusted.{level}"
-            path.write_bytes(b"".join(rows.stream(order, level, parts)))
-            adjusted.append(path)
-        head = self._discounts(stage, [*adjusted, "--zero", folder, *flags])
-        zero: list[bytes] = []
-        stage.doc["zero_rows"] = []
-        level = 1
-        while (folder / f"zero.{level}").exists():
-            below = ["--zero", folder / f"p.{level - 1}"] if level > 1 else []
-            estimated = self._local(stage, "estimate", folder / f"zero.{level}", *below)
-            (folder / f"p.{level}").write_bytes(estimated)
-            found = [e for e in rows.read_streams(_reader(estimated)) if isinstance(e, rows.Block)]
-            stage.doc["zero_rows"].append(sum(len(b.rows) for b in found if b.kind == "p"))
-            zero += [rows.block(b.kind, b.n, b.rows) for b in found]
-            level += 1
-        stage.doc["zero_bytes"] = sum(map(len, zero))
-        lines = [line.split() for line in head.decode().splitlines()]
-        stage.doc["discounts"] = [[float(d) for d in line[2:]] for line in lines if line and line[0] == "discount"]
-        self.work.write(stage.folder, "head", head)
-        self.work.write(stage.folder, "zero", b"".join(rows.stream(order, 0, zero)))
-        self.work.write(stage.folder, "weights", self._word_weights(folder / "zero.1"))
-
-    def _discounts(self, stage: Stage, arguments: list[Any]) -> bytes:
-        try:
-            return self._local(stage, "discounts", *arguments)
-        except BallastError as e:
-            if e.metadata.get("status") != "2":
-                raise
-            said = e.metadata["said"].split(": ", 1)[-1].replace("pass --discount-fallback", "set discount_fallback").replace("--discount-fallback", "discount_fallback")
-            raise BallastError("NO_DISCOUNT", f"[model.{self.model.name}]: {said}") from e
-
-    def _word_weights(self, path: pathlib.Path) -> bytes:
-        """How many n-grams end in each word, about: between its number of predecessors and how often it occurs."""
-        weights: Any = np.ones(0)
-        for event in rows.read_streams(_reader(path.read_bytes())):
-            if isinstance(event, rows.Block):
-                last = int(event.rows[-1, 0])
-                weights = np.concatenate([weights, np.ones(max(0, last + 1 - len(weights)))])
-                weights[event.rows[:, 0]] += rows.load_counts(event.rows, 1) + rows.load_counts(event.rows, 3)
-        return weights.astype("<f8").tobytes()  # type: ignore[no-any-return]
-
-    def _local(self, stage: Stage, *arguments: Any) -> bytes:
-        """A command of the estimator on the driver."""
-        with Process([str(self._engine.binary), *map(str, arguments)]) as process:
-            out = process.output()
-        stage.driver_cpu_s += process.cpu_s
-        return out
+                    yield level, bytes(data)
 
     # ---- probabilities ---------------------------------------------------------------------------------------------------------------
 
@@ -304,9 +257,3 @@ class Pipeline:
 
 def _spark_uri(path: str) -> str:
     return path if "://" in path else "file://" + path
-
-
-def _reader(data: bytes) -> Any:
-    import io
-
-    return io.BytesIO(data).read

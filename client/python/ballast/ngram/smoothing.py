@@ -1,6 +1,6 @@
 """Shards through the estimator: counted (adjust), estimated. A task gets its shards one after the other and feeds them to one process.
 
-The pipe is a subprocess of the task whose three streams are drained at once; `carrier="pipe"` sends the same bytes through RDD.pipe().
+The pipe is a subprocess of the task whose three streams are drained at once; pipes.py sends the same bytes through RDD.pipe().
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from ballast.ngram.blocks import Row
 from ballast.ngram.counting import Task
 from ballast.ngram.estimator import Process
 
-Shards = "collections.deque[tuple[int, int]]"
 _SUMS_ROWS = 1 << 20
 _RUN_BYTES = 8 << 20
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
+import urllib.parse
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow.fs as pafs
 
 from ballast.errors import BallastError
 from ballast.ngram.config import Model
@@ -24,8 +28,6 @@ class Source:
 
 def open_source(spark: Any, model: Model) -> Source:
     """Raises BallastError(SOURCE_NOT_FOUND, COLUMN_MISSING, TYPE_MISMATCH) with the model's name."""
-    from pyspark.sql import functions as F
-
     if model.source == "text":
         frames = [_text(spark, model, path, entry) for entry, path in enumerate(model.text)]
         lines, inputs = frames[0], [frame.inputFiles() for frame in frames]
@@ -36,10 +38,10 @@ def open_source(spark: Any, model: Model) -> Source:
         inputs = [lines.inputFiles()]
     files = [file for some in inputs for file in some]
     if model.deduplicate:
-        lines = lines.groupBy("value").agg(*(F.lit(0).cast(kind).alias(name) for name, kind in (("entry", "int"), ("file", "long"), ("start", "long"))))
-    sizes = [_size(file) for file in files]
+        lines = lines.select("value").distinct().select("value", *_nowhere())
+    versions = [_version(file) for file in files] or [_version("")]
     identity = [model.source, model.deduplicate, model.column if model.source != "text" else "", model.table]
-    return Source(lines, identity + sorted(sizes), sum(size for _, size, _ in sizes), model.source == "text" and not model.deduplicate, files)
+    return Source(lines, identity + sorted(versions), sum(size for _, size, _ in versions), model.source == "text" and not model.deduplicate, files)
 
 
 def _text(spark: Any, model: Model, path: str, entry: int) -> Any:
@@ -71,10 +73,17 @@ def _table(spark: Any, model: Model) -> Any:
     if model.column not in fields:
         raise BallastError("COLUMN_MISSING", f'[model.{model.name}]: {name} has no column "{model.column}"; it has {", ".join(fields)}')
     if fields[model.column] not in ("string", "binary"):
-        raise BallastError("TYPE_MISMATCH", f"[model.{model.name}]: column {model.column} of {name} is {fields[model.column]}; want one sentence a row, a string")
+        found = f"[model.{model.name}]: column {model.column} of {name} is {fields[model.column]}"
+        raise BallastError("TYPE_MISMATCH", f"{found}; want one sentence a row, a string")
     column = F.col("`" + model.column.replace("`", "``") + "`").cast("binary").alias("value")
-    zeros = [F.lit(0).cast(kind).alias(n) for n, kind in (("entry", "int"), ("file", "long"), ("start", "long"))]
-    return frame.select(column, *zeros)
+    return frame.select(column, *_nowhere())
+
+
+def _nowhere() -> list[Any]:
+    """The columns of words.LINES for sentences without an order."""
+    from pyspark.sql import functions as F
+
+    return [F.lit(0).cast(kind).alias(name) for name, kind in (("entry", "int"), ("file", "long"), ("start", "long"))]
 
 
 def file_ranks(found: set[tuple[int, int]], files: list[str]) -> dict[tuple[int, int], int]:
@@ -90,16 +99,17 @@ def file_ranks(found: set[tuple[int, int]], files: list[str]) -> dict[tuple[int,
     return {where: place for place, where in enumerate(order)}
 
 
-def _size(file: str) -> tuple[str, int, int]:
-    """Path, bytes and time of change; of a file that is not on this machine only the path."""
-    import urllib.parse
-
-    local = urllib.parse.unquote(re.sub(r"^file:/+", "/", file))
+def _version(file: str) -> tuple[str, int, int]:
+    """Path, bytes and time of change. What cannot be asked is another version each time: then nothing is taken from an earlier run."""
     try:
-        stat = os.stat(local)
-    except OSError:
-        return file, 0, 0
-    return file, stat.st_size, stat.st_mtime_ns
+        if file.startswith("file:"):
+            stat = os.stat(urllib.parse.unquote(re.sub(r"^file:/+", "/", file)))
+            return file, stat.st_size, stat.st_mtime_ns
+        fs, path = pafs.FileSystem.from_uri(file)
+        info = fs.get_file_info(path)
+        return file, int(info.size), int(info.mtime_ns)
+    except (OSError, ValueError, TypeError):
+        return file, 0, time.time_ns()
 
 
 def _readable(path: str) -> bool:

@@ -45,7 +45,8 @@ def _model_steps(model: Model, config: Config) -> list[str]:
     if config.mix is not None and model.vocab_pad is None:
         lines.insert(2, "vocabulary of all models: unknown words of each get the same share")
     if model.entropy_theta is not None:
-        lines.append(f"entropy pruning, theta {model.entropy_theta:g}, histories of the {model.entropy_history} counts, on the driver".replace("model counts", "model"))
+        histories = "the raw counts" if model.entropy_history == "raw" else "the model"
+        lines.append(f"entropy pruning, theta {model.entropy_theta:g}, histories of {histories}, on the driver")
     lines += [f"{what} to {where}" for what, where in (("ARPA", model.arpa), ("tables", model.tables)) if where]
     return [f"{model.name}: {line}" for line in lines]
 
