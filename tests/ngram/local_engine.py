@@ -57,7 +57,8 @@ class LocalEngine:
         self.binary = binary
         self.cores = cores
         self.out = sys.stderr
-        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="local-engine-"))
+        self._temporary = tempfile.TemporaryDirectory(prefix="local-engine-")  # Ends with the engine.
+        self._folder = pathlib.Path(self._temporary.name)
         folder = self._folder
 
         class Shipped(blocks.Shipped):
