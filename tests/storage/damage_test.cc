@@ -238,7 +238,9 @@ class Campaign {
     }
     int status = 0;
     (void)::waitpid(child, &status, 0);
-    const Outcome outcome = WIFEXITED(status) ? static_cast<Outcome>(WEXITSTATUS(status)) : kStopped;
+    const bool by_itself = WIFEXITED(status) && WEXITSTATUS(status) < kOutcomes;  // a sanitizer has exit statuses of its own
+    EXPECT_TRUE(by_itself || WIFSIGNALED(status)) << name << ", " << how << ": wait status " << status;
+    const Outcome outcome = by_itself ? static_cast<Outcome>(WEXITSTATUS(status)) : kStopped;
     const std::string what = ReadFile(said).value_or("");
     fs::remove(said);
     auto& counts = counts_[ClassOf(name)];
