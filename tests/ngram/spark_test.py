@@ -180,3 +180,11 @@ def test_an_estimator_that_did_not_arrive_is_named(spark, ngram, text: bytes):
     with pytest.raises(BallastError, match=r"the estimator \(ballast-ngram-[0-9a-f]{16}\) is not on the executor") as failed:
         _train(spark, ngram, out=Removing())
     assert failed.value.reason == "ESTIMATOR_NOT_FOUND"
+
+
+def test_what_travels_with_its_code_does_so_only_meanwhile(spark, ngram, text: bytes):
+    """ballast.spark in the same process, later: its tasks did not catch their own errors, whose class had travelled as a copy."""
+    from pyspark import cloudpickle
+
+    _train(spark, ngram, shards=3)
+    assert not [name for name in cloudpickle.list_registry_pickle_by_value() if name.startswith("ballast")]

@@ -64,14 +64,7 @@ class Engine:
     """One for each application; close it."""
 
     def __init__(self, session: Any, binary: pathlib.Path, out: Optional[TextIO] = None) -> None:
-        from pyspark import cloudpickle
-
-        import ballast.errors
-        import ballast.ngram
-
-        # The tasks' functions travel with their code: executors need nothing of this package.
-        for module in (ballast.ngram, ballast.errors):
-            cloudpickle.register_pickle_by_value(module)
+        _travel_with_code(True)
         self.session = session
         self.out = out or sys.stderr
         self.connect = not hasattr(session, "_jsc") or "connect" in type(session).__module__
@@ -221,7 +214,24 @@ class Engine:
         print(text, file=self.out, flush=True)
 
     def close(self) -> None:
+        _travel_with_code(False)
         shutil.rmtree(self._local, ignore_errors=True)
+
+
+def _travel_with_code(on: bool) -> None:
+    """Whether the functions of tasks travel with this package's code, so that executors need nothing of it. Only while there is an engine: in the
+    same process ballast.spark catches the errors of the module that its executors have, not of a copy that travelled."""
+    from pyspark import cloudpickle
+
+    import ballast.errors
+    import ballast.ngram
+
+    registered = cloudpickle.list_registry_pickle_by_value()
+    for module in (ballast.ngram, ballast.errors):
+        if on:
+            cloudpickle.register_pickle_by_value(module)
+        elif module.__name__ in registered:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _connect_cores(session: Any) -> int:
