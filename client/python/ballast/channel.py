@@ -61,6 +61,24 @@ def backoff_s(attempt: int, longest_s: float = 5.0) -> float:
     return min(longest_s, 0.1 * 2.0 ** min(attempt, 10)) * random.uniform(0.7, 1.3)
 
 
+def patiently(attempt: Callable[[], Any], what: str, patience_s: float) -> Any:
+    """Repeats an idempotent `attempt` while it fails with errors that may pass, for `patience_s`."""
+    deadline = time.monotonic() + patience_s
+    tries = 0
+    while True:
+        try:
+            return attempt()
+        except BallastError as e:
+            error = e
+        pause = backoff_s(tries)
+        tries += 1
+        if not error.retryable or time.monotonic() + pause > deadline:
+            if tries > 1:
+                error = BallastError(error.reason, f"{what} failed for {patience_s:.0f} s: {error.message}", error.metadata, error.code)
+            raise error from None
+        time.sleep(pause)
+
+
 class Connection:
     """A connection to server 0 (the Control service)."""
 
@@ -73,11 +91,11 @@ class Connection:
 
     def call(self, method: str, request: Any, timeout_s: float = 30.0, patience_s: float = 0.0) -> Any:
         """One unary call. Errors that may pass are retried for `patience_s`: only for calls that are idempotent."""
-        return self._patiently(lambda: getattr(self._stub, method)(request, timeout=timeout_s), method, patience_s)
+        return patiently(lambda: self._once(method, request, timeout_s), method, patience_s)
 
     def upload(self, method: str, requests: Callable[[], Iterator[Any]], timeout_s: float = 600.0, patience_s: float = 0.0) -> Any:
         """One client-streaming call; `requests` makes the stream again for each try."""
-        return self._patiently(lambda: getattr(self._stub, method)(requests(), timeout=timeout_s), method, patience_s)
+        return patiently(lambda: self._once(method, requests(), timeout_s), method, patience_s)
 
     def stream(self, method: str, request: Any, timeout_s: float = 60.0) -> Iterator[Any]:
         """One server-streaming call."""
@@ -117,18 +135,8 @@ class Connection:
     def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: "Optional[TracebackType]") -> None:
         self.close()
 
-    def _patiently(self, attempt: Callable[[], Any], method: str, patience_s: float) -> Any:
-        deadline = time.monotonic() + patience_s
-        tries = 0
-        while True:
-            try:
-                return attempt()
-            except grpc.RpcError as e:
-                error = from_rpc(e, self.address)
-                pause = backoff_s(tries)
-                tries += 1
-                if not error.retryable or time.monotonic() + pause > deadline:
-                    if tries > 1:
-                        error = BallastError(error.reason, f"{method} failed for {patience_s:.0f} s: {error.message}", error.metadata, error.code)
-                    raise error from None
-            time.sleep(pause)
+    def _once(self, method: str, request: Any, timeout_s: float) -> Any:
+        try:
+            return getattr(self._stub, method)(request, timeout=timeout_s)
+        except grpc.RpcError as e:
+            raise from_rpc(e, self.address) from None

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ballast.channel import Connection, open_channel
+from ballast.channel import Connection, open_channel, patiently
 from ballast.errors import BallastError, from_rpc
 
 ADDRESS_VARIABLE = "BALLAST_ADDRESS"
 _PULL_TIMEOUT_S = 600.0
+_PATIENCE_S = 30.0
 _LIVE_TRIES = 5
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -90,9 +91,13 @@ def _resolve(run: Any, address: Optional[str]) -> tuple[str, Connection]:
 
 
 def pull(connection: Connection, text: str) -> tuple[list[Any], Arrays]:
-    """TensorSpecs and values of "run[@version]". Values of one version on all servers, or BallastError."""
+    """TensorSpecs and values of "run[@version]". Values of one version on all servers, or BallastError; servers that restart are waited for."""
     name, wanted = parse_run(text)
-    run = get_run(connection, name, patience_s=30.0)
+    return patiently(lambda: _pull_run(connection, name, wanted), f"reading run {text}", _PATIENCE_S)
+
+
+def _pull_run(connection: Connection, name: str, wanted: str) -> tuple[list[Any], Arrays]:
+    run = get_run(connection, name)
     manifest = 0 if wanted == "live" else int(wanted or run.manifest_version)
     if not manifest and not run.version:
         raise BallastError("NO_VALUES", f'run "{name}" has no weights yet: no worker has set the initial ones', {"run": name})
@@ -102,14 +107,14 @@ def pull(connection: Connection, text: str) -> tuple[list[Any], Arrays]:
         versions = _pull_all(servers, run, manifest, values)
         if len(versions) <= 1:
             return list(run.spec.tensors), {t.name: v for t, v in zip(run.spec.tensors, values)}
-        run = get_run(connection, name, patience_s=30.0)
+        run = get_run(connection, name)
     raise BallastError("RUN_MOVES", f'run "{name}" goes on training and its servers answered for different versions {sorted(versions)}: read a checkpoint instead')
 
 
 def _servers(connection: Connection, shards: set[int]) -> list[tuple[int, str]]:
     from ballast.v1 import control_pb2
 
-    known = {s.index: s.address for s in connection.call("Cluster", control_pb2.ClusterRequest(), patience_s=30.0).servers}
+    known = {s.index: s.address for s in connection.call("Cluster", control_pb2.ClusterRequest()).servers}
     known[0] = connection.address  # this way is known to work
     lost = sorted(s for s in shards if not known.get(s))
     if lost:

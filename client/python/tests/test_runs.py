@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import xxhash
 
 import ballast
+from ballast import runs
 from ballast.errors import BallastError, TaskFault, fault_in
 from ballast.runs import parse_run
 from ballast.v1 import control_pb2, control_pb2_grpc, run_pb2, shard_pb2, shard_pb2_grpc
@@ -38,6 +39,8 @@ class Server(control_pb2_grpc.ControlServicer, shard_pb2_grpc.ShardServicer):
         self.damage = ""
         self.live_versions = [9]
         self.addresses: list[str] = []
+        self.calls = 0
+        self.asked: Callable[[int], None] = lambda calls: None
         self.server = grpc.server(ThreadPoolExecutor(max_workers=8))
         control_pb2_grpc.add_ControlServicer_to_server(self, self.server)
         shard_pb2_grpc.add_ShardServicer_to_server(self, self.server)
@@ -45,6 +48,8 @@ class Server(control_pb2_grpc.ControlServicer, shard_pb2_grpc.ShardServicer):
         self.server.start()
 
     def Cluster(self, request: Any, context: Any) -> Any:
+        self.calls += 1
+        self.asked(self.calls)
         return control_pb2.ClusterState(servers=[control_pb2.ServerInfo(index=i, address=a) for i, a in enumerate(self.addresses)])
 
     def ListRuns(self, request: Any, context: Any) -> Any:
@@ -57,6 +62,9 @@ class Server(control_pb2_grpc.ControlServicer, shard_pb2_grpc.ShardServicer):
             blocks = [b for b in make_run().layout if b.shard == self.index]
             for i, block in enumerate(blocks if self.damage != "missing" else blocks[:-1]):
                 yield self._chunk(want, block, i, version, i == len(blocks) - 1)
+                if self.damage == "stops":
+                    self.damage = ""
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "stops")
             if self.damage == "missing":
                 yield shard_pb2.Chunk(run="r", uid=want.number, version=version, last=True)
 
@@ -111,7 +119,18 @@ def test_damage_is_not_believed(servers: list[Server], damage: str, reason: str)
     assert error.value.reason == reason
 
 
-def test_lost_server_is_named(servers: list[Server]) -> None:
+def test_a_server_that_starts_again_is_waited_for(servers: list[Server]) -> None:
+    """Also in the midst of the values: what came from the first try counts for nothing."""
+    servers[0].addresses, all_there = [servers[0].address], servers[0].addresses
+    servers[0].asked = lambda n: servers[0].addresses.__setitem__(slice(None), all_there[: 1 + (n >= 4)])
+    servers[1].damage = "stops"
+    values = ballast.arrays("r", servers[0].address)
+    np.testing.assert_array_equal(values["w"], WEIGHT)
+    assert len(servers[1].wants) == 2
+
+
+def test_lost_server_is_named(servers: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_PATIENCE_S", 0.5)
     servers[0].addresses = [servers[0].address]
     with pytest.raises(BallastError, match="server 1"):
         ballast.arrays("r", servers[0].address)
