@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -165,19 +166,20 @@ def test_an_estimator_that_always_fails_fails_the_job_with_its_message(spark, ng
 def test_an_estimator_that_did_not_arrive_is_named(spark, ngram, text: bytes):
     from pyspark import SparkFiles
 
+    _wrapped(ngram, ": another binary")
+    name = f"ballast-ngram-{hashlib.sha256(ngram.binary.read_bytes()).hexdigest()[:16]}"
+
     class Removing:
-        """Removes what travelled as soon as the first stage is said to be done."""
+        """Removes it as soon as the first stage is said to be done."""
 
         def write(self, text: str) -> None:
             if "vocabulary" in text:
-                for path in pathlib.Path(SparkFiles.getRootDirectory()).glob("ballast-ngram-*"):
-                    path.unlink()
+                (pathlib.Path(SparkFiles.getRootDirectory()) / name).unlink()
 
         def flush(self) -> None:
             pass
 
-    _wrapped(ngram, ": another binary")
-    with pytest.raises(BallastError, match=r"the estimator \(ballast-ngram-[0-9a-f]{16}\) is not on the executor") as failed:
+    with pytest.raises(BallastError, match=rf"the estimator \({name}\) is not on the executor") as failed:
         _train(spark, ngram, out=Removing())
     assert failed.value.reason == "ESTIMATOR_NOT_FOUND"
 

@@ -64,7 +64,6 @@ class Engine:
     """One for each application; close it."""
 
     def __init__(self, session: Any, binary: pathlib.Path, out: Optional[TextIO] = None) -> None:
-        _travel_with_code(True)
         self.session = session
         self.out = out or sys.stderr
         self.connect = not hasattr(session, "_jsc") or "connect" in type(session).__module__
@@ -73,6 +72,7 @@ class Engine:
         self.binary = binary
         self.shipped = blocks.Shipped(self.ship(binary.read_bytes(), estimator.NAME))
         self.cores = self._cores()
+        _travel_with_code(True)
 
     def _cores(self) -> int:
         if self.connect:
