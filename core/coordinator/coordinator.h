@@ -12,6 +12,7 @@
 #ifndef BALLAST_CORE_COORDINATOR_COORDINATOR_H_
 #define BALLAST_CORE_COORDINATOR_COORDINATOR_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -80,8 +81,10 @@ struct NormQuery {
 };
 struct ManifestCommitted {
   uint64_t version = 0;
-  std::vector<uint64_t> kept;    // versions whose checkpoint blocks stay
+  std::vector<uint64_t> kept;    // versions whose manifests and checkpoint blocks stay
   uint64_t log_needed_from = 0;  // decisions from this index stay in the log
+  // A later one is in the making: a shard that connects hears of the manifests before it.
+  bool Keeps(uint64_t v) const { return v > version || std::find(kept.begin(), kept.end(), v) != kept.end(); }
 };
 using ShardMessage = std::variant<std::shared_ptr<const Decision>, NormQuery, ManifestCommitted>;
 struct ToShard {  // shard 0 too: the server delivers it to its own shard by the same path

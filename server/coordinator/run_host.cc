@@ -164,9 +164,11 @@ void RunHost::DeliverToSelf(ShardMessage message) {
     local_->shard->QueryNorm(std::move(*query));
   } else {
     auto& committed = std::get<ManifestCommitted>(message);
-    context_->store_thread->Post([context = context_, run = run_.spec.name, kept = committed.kept] {
+    context_->store_thread->Post([context = context_, run = run_.spec.name, committed] {
       BALLAST_FAILPOINT("manifest-drop");
-      if (absl::Status dropped = context->records->DropManifests(run, kept); !dropped.ok()) context->fatal(dropped);
+      if (absl::Status dropped = context->records->DropManifests(run, [&](uint64_t version) { return committed.Keeps(version); });
+          !dropped.ok())
+        context->fatal(dropped);
       BALLAST_FAILPOINT("manifest-dropped");
     });
     local_->shard->OnManifestCommitted(std::move(committed));

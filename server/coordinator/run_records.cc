@@ -125,11 +125,11 @@ absl::StatusOr<std::vector<Manifest>> RunRecords::LoadManifests(const std::strin
   return manifests;
 }
 
-absl::Status RunRecords::DropManifests(const std::string& run, absl::Span<const uint64_t> kept) {
+absl::Status RunRecords::DropManifests(const std::string& run, absl::FunctionRef<bool(uint64_t version)> keeps) {
   auto manifests = LoadManifests(run);
   if (!manifests.ok()) return manifests.status();
   for (const Manifest& manifest : *manifests) {
-    if (std::find(kept.begin(), kept.end(), manifest.version) != kept.end()) continue;
+    if (keeps(manifest.version)) continue;
     if (absl::Status deleted = store_->Delete(ManifestKey(run, manifest.version)); !deleted.ok()) return deleted;
   }
   return absl::OkStatus();

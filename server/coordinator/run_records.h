@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -35,8 +36,8 @@ class RunRecords {
 
   absl::Status PutManifest(const Manifest& manifest);
   absl::StatusOr<std::vector<Manifest>> LoadManifests(const std::string& run) const;  // oldest first
-  // Forgets those that are not in `kept`.
-  absl::Status DropManifests(const std::string& run, absl::Span<const uint64_t> kept);
+  // Forgets those that are not kept.
+  absl::Status DropManifests(const std::string& run, absl::FunctionRef<bool(uint64_t version)> keeps);
 
   absl::Status PutEpoch(const std::string& run, const EpochRecord& epoch);
   absl::Status DropEpoch(const std::string& run, uint32_t epoch);

@@ -376,8 +376,8 @@ void RunShardImpl::HandleManifest(const ManifestCommitted& manifest) {
     apply_before_cut_.erase(apply_before_cut_.begin(), std::next(cut));
     CountDebt();
   }
-  for (auto it = checkpoints_.begin(); it != checkpoints_.end() && it->first < manifest.version;) {
-    if (std::find(manifest.kept.begin(), manifest.kept.end(), it->first) != manifest.kept.end()) {
+  for (auto it = checkpoints_.begin(); it != checkpoints_.end();) {
+    if (manifest.Keeps(it->first)) {
       ++it;
       continue;
     }

@@ -158,8 +158,7 @@ bool CoordinatorRecord::StoreNext(Stored* stored) {
   } else if (const auto* drop = std::get_if<DropEpoch>(&due)) {
     epochs_.erase(drop->epoch);
   } else if (const auto* committed = std::get_if<ManifestCommitted>(&due)) {
-    const auto& kept = committed->kept;
-    std::erase_if(manifests_, [&](const Manifest& m) { return std::find(kept.begin(), kept.end(), m.version) == kept.end(); });
+    std::erase_if(manifests_, [&](const Manifest& m) { return !committed->Keeps(m.version); });
     log_needed_from_ = std::max(log_needed_from_, committed->log_needed_from);
   }
   return true;

@@ -130,8 +130,8 @@ struct SimWorker {
   void ForgetBatch(const BatchId& id) { entries.erase(id); }
 };
 
-struct DropManifests {  // a write of server 0's store: only these stay
-  std::vector<uint64_t> kept;
+struct DropManifests {  // a write of server 0's store
+  ManifestCommitted committed;
 };
 
 struct WorkStream {  // what is still under way to the coordinator, also of sessions that are gone

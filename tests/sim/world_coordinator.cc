@@ -40,7 +40,7 @@ void World::Deliver(ToShard& out) {
   SimShard& shard = shards_[out.shard];
   // The records of manifests go later than the checkpoints on the shards, and stay when server 0 crashes before.
   if (const auto* committed = std::get_if<ManifestCommitted>(&out.message); committed != nullptr && out.shard == 0)
-    disk_.emplace_back(DropManifests{committed->kept});
+    disk_.emplace_back(DropManifests{*committed});
   if (shard.up && shard.connected) shard.down.push_back(std::move(out.message));
 }
 
@@ -157,8 +157,7 @@ void World::FinishDiskWrite(bool tell) {
   } else if (const auto* drop = std::get_if<DropEpoch>(&write)) {
     epochs_.erase(drop->epoch);
   } else if (const auto* drop = std::get_if<DropManifests>(&write)) {
-    std::erase_if(manifests_,
-                  [&](const Manifest& m) { return std::find(drop->kept.begin(), drop->kept.end(), m.version) == drop->kept.end(); });
+    std::erase_if(manifests_, [&](const Manifest& m) { return !drop->committed.Keeps(m.version); });
   } else {
     EpochRecord& record = std::get<EpochRecord>(write);
     const uint32_t epoch = record.epoch;

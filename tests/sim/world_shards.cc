@@ -132,11 +132,8 @@ void World::ReceiveFollow(uint32_t s) {
 // What is not kept is gone at once.
 void World::TakeManifest(uint32_t s, const ManifestCommitted& manifest) {
   SimShard& shard = shards_[s];
-  const auto dropped = [&](uint64_t version) {
-    return version < manifest.version && std::find(manifest.kept.begin(), manifest.kept.end(), version) == manifest.kept.end();
-  };
-  std::erase_if(shard.checkpoints, dropped);
-  std::erase_if(shard.rows_at, [&](const auto& rows) { return dropped(rows.first); });
+  std::erase_if(shard.checkpoints, [&](uint64_t version) { return !manifest.Keeps(version); });
+  std::erase_if(shard.rows_at, [&](const auto& rows) { return !manifest.Keeps(rows.first); });
   if (s == 0) log_needed_from_ = std::max(log_needed_from_, manifest.log_needed_from);
 }
 

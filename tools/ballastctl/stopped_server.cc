@@ -219,19 +219,12 @@ absl::Status StoppedServer::Remove(const Run& run, uint64_t version) {
   if (index_ != 0) {
     return absl::FailedPreconditionError(absl::StrCat(dir_, " is of server ", index_, ", manifests are on server 0: remove it there"));
   }
-  std::vector<uint64_t> kept;
-  const Manifest* manifest = nullptr;
-  for (const Manifest& m : run.manifests) {
-    if (m.version == version) {
-      manifest = &m;
-    } else {
-      kept.push_back(m.version);
-    }
-  }
-  if (manifest == nullptr) return absl::NotFoundError(absl::StrCat(dir_, " has no manifest of ", name, "@", version));
+  const auto manifest = std::find_if(run.manifests.begin(), run.manifests.end(), [&](const Manifest& m) { return m.version == version; });
+  if (manifest == run.manifests.end()) return absl::NotFoundError(absl::StrCat(dir_, " has no manifest of ", name, "@", version));
   if (absl::Status may = MayRemove(run, *manifest); !may.ok()) return may;
   // The manifest first: blocks without one are nobody's.
-  if (absl::Status dropped = RunRecords(store_.get()).DropManifests(name, kept); !dropped.ok()) return dropped;
+  if (absl::Status dropped = RunRecords(store_.get()).DropManifests(name, [&](uint64_t v) { return v != version; }); !dropped.ok())
+    return dropped;
   return DeleteCheckpoint(*store_, name, version);
 }
 
