@@ -9,6 +9,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
@@ -121,6 +122,38 @@ TEST(SegmentLogTest, CallbacksComeInOrderAfterTheSync) {
     log->WhenSynced(1, [] {});  // synced long ago: at once
   }
   EXPECT_EQ(called, (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+// While the disk takes nothing, contributions wait for room; decisions, which are few and small, do not.
+TEST(SegmentLogTest, ContributionsWaitWhenTheBufferIsFull) {
+  constexpr int kRecords = 40, kFit = 8;
+  const std::string body(4096 - kRecordHeaderBytes, 'c');
+  absl::Notification healed;
+  std::atomic<int> appended{0};
+  SegmentLogOptions options = Options(FreshDir());
+  options.buffered_bytes_max = kFit * 4096;
+  std::atomic<bool> opened{false};
+  options.sync = [&](int) {
+    if (opened) healed.WaitForNotification();
+    return 0;
+  };
+  auto log = OpenLog(options);
+  opened = true;
+  std::thread shard([&] {
+    for (int i = 0; i < kRecords; ++i) {
+      EXPECT_TRUE(Add(*log, body).ok());
+      ++appended;
+    }
+  });
+  while (appended < kFit) std::this_thread::yield();
+  const absl::string_view decision = "a decision";
+  const auto at = log->Append(RecordKind::kDecision, absl::MakeConstSpan(&decision, 1), nullptr);
+  ASSERT_TRUE(at.ok()) << at.status();
+  EXPECT_EQ(appended, kFit);
+  healed.Notify();
+  shard.join();
+  EXPECT_EQ(appended, kRecords);
+  EXPECT_TRUE(log->WaitSynced(kRecords + 1).ok());
 }
 
 TEST(SegmentLogTest, FailedSyncStopsTheLogAndIsNeverRetried) {
