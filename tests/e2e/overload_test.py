@@ -40,6 +40,7 @@ BATCH_ROWS, ROW_BYTES = 1024, 12
 BESIDE_S = min(60.0, DURATION_S / 2)  # before and after the overload
 WINDOW_S, RECOVERED = 2.0, 1.2
 MIB = 1 << 20
+STORE_BUFFERS = 2 * 16 * MIB  # of server 0's store (server/storage/rocks_store.cc): they fill with manifests as time goes on, whatever the load
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,8 @@ def test_ten_times_the_feeds(cluster: Cluster, model: ModelFile) -> None:
     assert seen.push_bytes <= QUEUE_BYTES
     for name, most in seen.most.items():
         queue = FEED_BYTES if name.startswith("worker") else QUEUE_BYTES
-        assert most <= 1.1 * (before[name] + memory(queue)), f"{name} grew from {before[name] >> 20} to {most >> 20} MiB"
+        store = STORE_BUFFERS if name == cluster.servers[0].name else 0
+        assert most <= 1.1 * (before[name] + memory(queue + store)), f"{name} grew from {before[name] >> 20} to {most >> 20} MiB"
     # What waits together at most, whatever the machine does: credit for four feeds, or a batch or two for each; and the steps under way.
     assert seen.feed_bytes <= (FEW * 2 * 8 + 2 * MANY + 4 * 8) * BATCH_ROWS * ROW_BYTES
     if DURATION_S >= 60:  # a few seconds on cores that others use say nothing

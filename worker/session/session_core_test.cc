@@ -196,6 +196,19 @@ TEST_F(SessionCoreTest, ABatchIsClaimedTrainedPushedSubmittedAndAcknowledged) {
   EXPECT_EQ(core_->in_flight(), 0u);
 }
 
+TEST_F(SessionCoreTest, ClaimsThatWaitAreBoundedAndTheRestStaysInTheQueue) {
+  constexpr uint64_t kMost = 4096, kBatches = 5000;
+  Make(1, 4 * kBatches, 4 * kBatches);
+  core_->OnWelcome(kSession, false, 1);
+  for (uint64_t seq = 0; seq < kBatches; ++seq) Rows(seq);
+  EXPECT_TRUE(task_.faults.empty());
+  const Strings claims = Said();
+  EXPECT_EQ(claims.size(), kMost);
+  EXPECT_EQ(claims.back(), absl::StrCat("claim b", kMost - 1));
+  Grant(0, 1, 1);
+  EXPECT_EQ(Said(), Strings{absl::StrCat("claim b", kMost)}) << "one was answered: the next one";
+}
+
 TEST_F(SessionCoreTest, TailBatchWeighsOnlyItsRows) {
   Make(1, 8, 8);
   core_->OnWelcome(kSession, false, 1);
