@@ -124,7 +124,7 @@ Image MakeDir(bool killed) {
         news.log_needed_from = older.index + 1;
       }
       t.shard->OnManifestCommitted(news);
-      EXPECT_TRUE(records.DropManifests("r", news.kept).ok());
+      EXPECT_TRUE(records.DropManifests("r", [&](uint64_t version) { return news.Keeps(version); }).ok());
     }
     if (killed) image = Load(dir);
     t.Close();
