@@ -6,13 +6,33 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <random>
+
+#include "absl/strings/str_cat.h"
 
 namespace ballast::testing {
+namespace {
 
-InProcessCluster::InProcessCluster(uint32_t servers) : addresses_(servers, "127.0.0.1:0"), servers_(servers) {
+// Some address below the ports that Linux gives to outgoing connections: one of these could take the place of a server that is away, even
+// one that is made to reach it.
+std::string SomeAddress() {
+  std::random_device random;
+  return absl::StrCat("127.0.0.1:", std::uniform_int_distribution<int>(10000, 32767)(random));
+}
+
+}  // namespace
+
+InProcessCluster::InProcessCluster(uint32_t servers) : addresses_(servers), servers_(servers) {
   std::string pattern = ::testing::TempDir() + "/cluster-XXXXXX";
   dir_ = mkdtemp(pattern.data());
-  for (uint32_t i = 0; i < servers; ++i) Start(i);
+  for (uint32_t i = 0; i < servers; ++i) {
+    absl::Status started;
+    do {
+      addresses_[i] = SomeAddress();
+      started = TryStart(i);
+    } while (absl::IsUnavailable(started));  // the port is in use
+    EXPECT_TRUE(started.ok()) << started;
+  }
 }
 
 InProcessCluster::~InProcessCluster() {
@@ -35,11 +55,15 @@ ServerConfig InProcessCluster::Config(uint32_t index) const {
   return config;
 }
 
-void InProcessCluster::Start(uint32_t index) {
+absl::Status InProcessCluster::TryStart(uint32_t index) {
   auto server = Server::Start(Config(index));
-  ASSERT_TRUE(server.ok()) << server.status();
-  servers_[index] = *std::move(server);
-  addresses_[index] = servers_[index]->address();
+  if (server.ok()) servers_[index] = *std::move(server);
+  return server.status();
+}
+
+void InProcessCluster::Start(uint32_t index) {
+  const absl::Status started = TryStart(index);
+  ASSERT_TRUE(started.ok()) << started;
 }
 
 void InProcessCluster::Stop(uint32_t index) {

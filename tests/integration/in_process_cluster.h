@@ -19,7 +19,7 @@ class InProcessCluster {
   explicit InProcessCluster(uint32_t servers);
   ~InProcessCluster();
 
-  // Starts server `index` on the port that it had before, or on a free one. Server 0 first.
+  // Starts server `index` again, on its port. Server 0 first.
   void Start(uint32_t index);
   // Without Drain: a crash, except that what is appended gets synced.
   void Crash(uint32_t index) { servers_[index].reset(); }
@@ -39,6 +39,8 @@ class InProcessCluster {
   std::shared_ptr<grpc::Channel> Channel(uint32_t index) const;
 
  private:
+  absl::Status TryStart(uint32_t index);
+
   std::string dir_;
   std::vector<std::string> addresses_;
   std::vector<std::unique_ptr<Server>> servers_;

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/record/hash.h"
 
 namespace ballast::testing {
@@ -56,15 +58,26 @@ v1::RunSpec TestRunSpec(const std::string& name, int64_t elements) {
 }
 
 RawSession::RawSession(const InProcessCluster& cluster, const std::string& run, uint32_t protocol)
-    : cluster_(cluster), control_(cluster.Control()), call_(Call()), work_(control_->Work(call_.get())) {
+    : cluster_(cluster), control_(cluster.Control()) {
   v1::WorkUp open;
   open.mutable_open()->mutable_hello()->set_protocol(protocol);
   open.mutable_open()->mutable_hello()->set_release("test");
   open.mutable_open()->set_run(run);
   open.mutable_open()->set_worker("test-worker");
-  work_->Write(open);
-  v1::WorkDown message;
-  if (work_->Read(&message)) welcome_ = message.welcome();
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  do {  // servers that came back may still look for each other: a worker tries again, too
+    call_ = Call();
+    work_ = control_->Work(call_.get());
+    work_->Write(open);
+    v1::WorkDown message;
+    if (work_->Read(&message)) {
+      welcome_ = message.welcome();
+      return;
+    }
+    refusal_ = work_->Finish();
+    work_.reset();
+    absl::SleepFor(absl::Milliseconds(20));
+  } while (refusal_.error_code() == grpc::StatusCode::UNAVAILABLE && absl::Now() < deadline);
 }
 
 RawSession::~RawSession() {
@@ -77,27 +90,21 @@ RawSession::~RawSession() {
   (void)work_->Finish();
 }
 
-grpc::Status RawSession::Refusal() {
-  v1::WorkDown message;
-  while (work_->Read(&message)) kept_.push_back(message);
-  const grpc::Status status = work_->Finish();
-  work_.reset();
-  return status;
-}
+v1::WorkDown RawSession::Expect(v1::WorkDown::KindCase kind) { return Expect(std::set{kind}); }
 
-v1::WorkDown RawSession::Expect(v1::WorkDown::KindCase kind) {
+v1::WorkDown RawSession::Expect(const std::set<v1::WorkDown::KindCase>& kinds) {
   for (auto it = kept_.begin(); it != kept_.end(); ++it) {
-    if (it->kind_case() != kind) continue;
+    if (!kinds.contains(it->kind_case())) continue;
     v1::WorkDown found = *it;
     kept_.erase(it);
     return found;
   }
   v1::WorkDown message;
-  while (work_->Read(&message)) {
-    if (message.kind_case() == kind) return message;
+  while (work_ != nullptr && work_->Read(&message)) {
+    if (kinds.contains(message.kind_case())) return message;
     kept_.push_back(message);
   }
-  ADD_FAILURE() << "the stream ended before a message of kind " << kind;
+  ADD_FAILURE() << "the stream ended before a message of kind " << *kinds.begin() << " " << refusal_.error_message();
   return {};
 }
 
@@ -203,8 +210,13 @@ void RawSession::Submit(const v1::Uid& uid, const std::vector<v1::Batch>& batche
 
 uint64_t RawSession::Train(const std::vector<v1::Batch>& batches, uint64_t base_version, const std::vector<float>& values, int64_t count) {
   const v1::Uid uid = NewUid();
-  Submit(uid, batches, base_version, Push(uid, values, count));
-  const v1::WorkDown::Decided decided = Expect(v1::WorkDown::kDecided).decided();
+  v1::WorkDown answer;
+  do {
+    Submit(uid, batches, base_version, Push(uid, values, count));
+    answer = Expect({v1::WorkDown::kDecided, v1::WorkDown::kRefuse});
+    // A server that came back may answer a push before server 0 knows of its return.
+  } while (answer.refuse().reason() == v1::WorkDown::Refuse::RECEIPTS);
+  const v1::WorkDown::Decided& decided = answer.decided();
   EXPECT_EQ(decided.uid().counter(), uid.counter());
   EXPECT_TRUE(decided.accepted());
   return decided.version();

@@ -8,6 +8,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,24 +25,27 @@ v1::Batch InitBatch();
 
 class RawSession {
  public:
-  // Opens the session; `status()` is not OK when it was refused.
+  // Opens the session, again while a server is away; not `open()` when it was refused.
   RawSession(const InProcessCluster& cluster, const std::string& run, uint32_t protocol = 1);
   ~RawSession();  // ends it as a crash would
 
-  grpc::Status Refusal();  // ends the stream; the server's status
+  const grpc::Status& refusal() const { return refusal_; }
   bool open() const { return welcome_.session() != 0; }
   const v1::WorkDown::Welcome& welcome() const { return welcome_; }
 
-  void Send(const v1::WorkUp& message) { work_->Write(message); }
-  // The next message of that kind; others are kept for later.
+  void Send(const v1::WorkUp& message) {
+    if (work_ != nullptr) work_->Write(message);
+  }
+  // The next message of that kind, or of one of those kinds; others are kept for later.
   v1::WorkDown Expect(v1::WorkDown::KindCase kind);
+  v1::WorkDown Expect(const std::set<v1::WorkDown::KindCase>& kinds);
 
   v1::WorkDown::Grant Claim(const v1::Batch& batch);
   // Pushes to every server, again to one that still recovers the run; waits for the receipts. `values` of tensor "w"; "n" gets `count`.
   std::vector<v1::Receipt> Push(const v1::Uid& uid, const std::vector<float>& values, int64_t count);
   v1::PushReply PushOne(uint32_t server, const v1::Chunk& chunk);
   void Submit(const v1::Uid& uid, const std::vector<v1::Batch>& batches, uint64_t base_version, const std::vector<v1::Receipt>& receipts);
-  // Push, Submit, wait until it is decided and accepted. Returns the version.
+  // Push, Submit, both again when a receipt is refused, until it is decided and accepted. Returns the version.
   uint64_t Train(const std::vector<v1::Batch>& batches, uint64_t base_version, const std::vector<float>& values, int64_t count);
   v1::Uid NewUid();
   std::vector<v1::Chunk> Chunks(uint32_t server, const v1::Uid& uid, const std::vector<float>& values, int64_t count) const;
@@ -62,6 +66,7 @@ class RawSession {
   std::map<uint32_t, Pushing> pushing_;
   std::deque<v1::WorkDown> kept_;
   v1::WorkDown::Welcome welcome_;
+  grpc::Status refusal_;
   uint64_t counter_ = 0;
 };
 

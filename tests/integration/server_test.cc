@@ -155,7 +155,7 @@ TEST_P(ServerTest, RestartedServersContinueWhereTheyWere) {
   for (uint32_t i = 0; i < GetParam(); ++i) cluster_.Start(i);
   ExpectValues(Pull(cluster_, "r", 2), 2);
   RawSession session(cluster_, "r");
-  while (!session.open()) FAIL() << session.Refusal().error_message();
+  ASSERT_TRUE(session.open()) << session.refusal().error_message();
   // What was trained is answered, not trained again.
   v1::WorkUp claim;
   *claim.mutable_claim()->mutable_batch() = TestBatch(0, 4);
@@ -176,7 +176,7 @@ TEST_P(ServerTest, LastServerMayRestartAlone) {
   cluster_.Crash(last);
   cluster_.Start(last);
   RawSession session(cluster_, "r");
-  ASSERT_TRUE(session.open()) << session.Refusal().error_message();
+  ASSERT_TRUE(session.open()) << session.refusal().error_message();
   EXPECT_EQ(Step(session, 2), 3u);
   ExpectValues(Pull(cluster_, "r", 3), 3);
 }
@@ -291,7 +291,7 @@ TEST_P(ServerTest, UnknownRunIsNamedEverywhere) {
   EXPECT_EQ(ReasonOf(cluster_.Control()->ListRuns(Call().get(), filter, &list)), "NO_RUN");
   RawSession session(cluster_, "nobody");
   EXPECT_FALSE(session.open());
-  EXPECT_EQ(ReasonOf(session.Refusal()), "NO_RUN");
+  EXPECT_EQ(ReasonOf(session.refusal()), "NO_RUN");
 
   const uint32_t server = GetParam() - 1;
   v1::Chunk chunk;
@@ -317,7 +317,7 @@ TEST_P(ServerTest, UnknownRunIsNamedEverywhere) {
 TEST_P(ServerTest, OtherProtocolNamesBothAndTheRemedy) {
   ASSERT_NO_FATAL_FAILURE(Begin("r"));
   RawSession session(cluster_, "r", /*protocol=*/9);
-  const grpc::Status status = session.Refusal();
+  const grpc::Status status = session.refusal();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(ReasonOf(status), "PROTOCOL_DIFFERS");
   for (const char* part : {"protocol 9", "protocol 1", "\"test\"", "same release"}) {
@@ -391,7 +391,7 @@ TEST_P(ServerTest, RunIsRemovedFromAServerThatIsAway) {
   EXPECT_TRUE(std::filesystem::exists(cluster_.dir(last) + "/runs/gone"));
   cluster_.Start(last);
   RawSession session(cluster_, "again");
-  ASSERT_TRUE(session.open()) << session.Refusal().error_message();
+  ASSERT_TRUE(session.open()) << session.refusal().error_message();
   Initialise(session);
   EXPECT_EQ(Step(session, 0), 2u);
   ExpectValues(Pull(cluster_, "again", 2), 2);

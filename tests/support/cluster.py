@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -59,6 +61,19 @@ def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
         time.sleep(0.02)
 
 
+def free_address() -> str:
+    """A free port below those that Linux gives to outgoing connections: one of these could take the place of a process that is away, even one
+    that is made to reach it."""
+    while True:
+        address = ("127.0.0.1", random.randrange(10_000, 32_768))
+        with socket.socket() as probe:
+            try:
+                probe.bind(address)
+            except OSError:
+                continue
+        return f"{address[0]}:{address[1]}"
+
+
 class Process:
     """One server or worker. It keeps its address, folder and log over restarts."""
 
@@ -69,8 +84,8 @@ class Process:
         self.ready_file = directory / f"{name}.ready"
         self.log = directory / f"{name}.log"
         self.environment = environment or {}
-        self.address = "127.0.0.1:0"
-        self.metrics_address = "127.0.0.1:0"
+        self.address = free_address()
+        self.metrics_address = free_address()
         self.popen: subprocess.Popen[bytes] | None = None
         self.starts = 0
         self._log_start = 0
