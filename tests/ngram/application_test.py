@@ -57,6 +57,23 @@ def test_cutoffs_through_wildcard_rows(ngram, cutoffs: list[int]):
     assert train_local(ngram, text, order=5, cutoffs=cutoffs, shards=6, tau=0.7) == ngram.train(text, "--order", 5, *flags)
 
 
+@pytest.mark.parametrize("cutoffs", [[], [0, 0, 1]])
+def test_limited_vocabulary(ngram, cutoffs: list[int]):
+    text = random_text(48, sentences=600, words=90)
+    (ngram.scratch / "list").write_bytes(b"\n".join(f"w{i}".encode() for i in range(0, 200, 2)))
+    flags = ["--limit-vocab", ngram.scratch / "list", *(["--prune", ",".join(map(str, cutoffs))] if cutoffs else []), *FALLBACK_FLAGS]
+    options = {"limit_vocab": str(ngram.scratch / "list"), "shards": 6, "tau": 0.7, **({"cutoffs": cutoffs} if cutoffs else {})}
+    assert train_local(ngram, text, order=5, **options) == ngram.train(text, "--order", 5, *flags)
+
+
+def test_limited_vocabulary_that_is_missing_or_another_text_s(ngram):
+    (ngram.scratch / "list").write_bytes(b"x y\n")
+    with pytest.raises(BallastError, match=r"\[model.m\] limit_vocab: .*list holds no word of the source"):
+        train_local(ngram, b"a b\n", limit_vocab=str(ngram.scratch / "list"))
+    with pytest.raises(BallastError, match=r"limit_vocab: .*nowhere cannot be read"):
+        train_local(ngram, b"a b\n", limit_vocab=str(ngram.scratch / "nowhere"))
+
+
 def test_random_settings(ngram):
     seed = random.randrange(1 << 30)
     print("seed", seed)

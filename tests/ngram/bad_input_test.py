@@ -46,6 +46,19 @@ def test_thresholds_that_decrease(ngram):
     assert "decrease" in message and "0 2 1" in message
 
 
+def test_limited_vocabulary_without_a_word_of_the_text(ngram):
+    (ngram.scratch / "list").write_bytes(b"x y\n<unk>\n")
+    message = _train(ngram, b"a b\n", "--order", 2, "--limit-vocab", ngram.scratch / "list")
+    assert "list holds no word of the text" in message
+    assert "nowhere" in _train(ngram, b"a b\n", "--order", 2, "--limit-vocab", "nowhere")
+
+
+def test_marks_of_allowed_words_that_are_none(ngram):
+    (ngram.scratch / "marks").write_bytes(b"1110x\n")
+    assert "marks is no list of allowed words" in ngram.error("adjust", "--allowed", ngram.scratch / "marks", stdin=b"")
+    assert "--allowed" in ngram.error("count", "-", "--vocab", ngram.scratch / "v", "--limit-vocab", ngram.scratch / "marks", stdin=b"a\n")
+
+
 def test_more_thresholds_than_orders(ngram):
     assert "4 thresholds" in _train(ngram, b"a\n", "--order", 3, "--prune", "0,0,0,1")
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 import pathlib
@@ -25,12 +26,30 @@ CHECKSUMS = {
 }
 
 
+# Of lmplz --limit_vocab_file, with the words that occur five times and more in the text.
+LIMITED = {
+    (3, None): "40fe75a3a052880432e132981bc188afb58e5f877c72f8b7db7470c86dcd4204",
+    (5, "0,1"): "9c801ff5b56a347744dfed2e691802d680d3d2b02f3236399b38f7c633e5aff5",
+}
+
+
 @pytest.mark.parametrize(
     ("size", "order", "prune"), [pytest.param(*key, marks=[pytest.mark.slow] if key[0] == "100MB" else []) for key in CHECKSUMS]
 )
 def test_model_has_the_bytes_of_lmplz(ngram, size: str, order: int, prune: str | None):
+    assert _checksum(ngram, size, order, prune) == CHECKSUMS[size, order, prune]
+
+
+@pytest.mark.parametrize(("order", "prune"), LIMITED)
+def test_limited_vocabulary_has_the_bytes_of_lmplz(ngram, order: int, prune: str | None):
+    counts = collections.Counter((pathlib.Path(FOLDER) / "rfc.1MB.txt").read_bytes().split())
+    (ngram.scratch / "list").write_bytes(b"\n".join(word for word, count in counts.items() if count >= 5))
+    assert _checksum(ngram, "1MB", order, prune, "--limit-vocab", ngram.scratch / "list") == LIMITED[order, prune]
+
+
+def _checksum(ngram, size: str, order: int, prune: str | None, *flags) -> str:
     out = ngram.scratch / "arpa"
-    flags = ["--order", order, "--compat", "lmplz", *(["--prune", prune] if prune else [])]
+    flags = ["--order", order, "--compat", "lmplz", *(["--prune", prune] if prune else []), *flags]
     ngram.ok("train", pathlib.Path(FOLDER) / f"rfc.{size}.txt", "--out", out, *flags)
     lines = subprocess.run(["sort", "-T", ngram.scratch, out], env={**os.environ, "LC_ALL": "C"}, check=True, capture_output=True).stdout
-    assert hashlib.sha256(lines).hexdigest() == CHECKSUMS[size, order, prune]
+    return hashlib.sha256(lines).hexdigest()

@@ -72,6 +72,20 @@ def test_cutoffs_equal_the_reference(ngram, prune: tuple):
     assert_equals_reference(ngram.train(text, *flags), Model(text, order, prune=prune, fallback=FALLBACK))
 
 
+@pytest.mark.parametrize("prune", [None, (0, 1), (0, 0, 1)])
+def test_limited_vocabulary_equals_the_reference(ngram, prune: tuple | None):
+    print("seed 13")
+    text = random_text(13, sentences=600)
+    limit = [f"w{i}".encode() for i in range(0, 40, 3)]
+    (ngram.scratch / "list").write_bytes(b"w0 w3\tnowhere\n<s>\n" + b"\n".join(limit[2:]))
+    flags = ["--limit-vocab", ngram.scratch / "list", *FALLBACK_FLAGS, *(["--prune", ",".join(map(str, prune))] if prune else [])]
+    model = Model(text, 4, prune=prune or (), limit=limit, fallback=FALLBACK)
+    got = ngram.train(text, "--order", 4, *flags)
+    assert_equals_reference(got, model)
+    assert not any(b"w1" in gram for gram in read_arpa(got)[0]) and (b"w3",) in read_arpa(got)[0]
+    assert ngram.train(text, "--order", 4, "--shards", 30, "--tau", 0.3, *flags) == got
+
+
 def test_non_ascii_words_odd_spaces_empty_lines_and_no_last_newline(ngram):
     names = ["größe", "東京", "мир", "naïve", "ﷺ", "a\u00a0b", "\u2003x"]
     text = random_text(3, names=[name.encode() for name in names]) + b"\n\n \t \r\n" + "東京\tмир\r\0größe".encode() + b" \xff\xfe broken"
@@ -93,9 +107,12 @@ def test_unigram_options_equal_the_reference(ngram, flags: dict):
     assert_equals_reference(ngram.train(text, "--order", 3, *FALLBACK_FLAGS, *given), Model(text, 3, fallback=FALLBACK, **flags))
 
 
-def test_probabilities_of_every_context_sum_to_one(ngram):
+@pytest.mark.parametrize("limited", [False, True])
+def test_probabilities_of_every_context_sum_to_one(ngram, limited: bool):
     print("seed 23")
-    rows, _ = read_arpa(ngram.train(random_text(23), "--order", 4, "--prune", "0,0,1", *FALLBACK_FLAGS))
+    (ngram.scratch / "list").write_bytes(b"\n".join(f"w{i}".encode() for i in range(25)))
+    flags = ["--limit-vocab", ngram.scratch / "list"] if limited else []
+    rows, _ = read_arpa(ngram.train(random_text(23), "--order", 4, "--prune", "0,0,1", *flags, *FALLBACK_FLAGS))
     words = [gram for gram in rows if len(gram) == 1 and gram != (b"<s>",)]
 
     def score(context: tuple, word: tuple) -> float:

@@ -22,9 +22,10 @@ def sentences(text: bytes) -> list[list[bytes]]:
 class Model:
     """p and backoff of every kept n-gram as float32, by tuple of words."""
 
-    def __init__(self, text: bytes, order: int, *, prune=(), fallback=None, compat=False, vocab_pad=0, interpolate_unigrams=True):
+    def __init__(self, text: bytes, order: int, *, prune=(), limit=None, fallback=None, compat=False, vocab_pad=0, interpolate_unigrams=True):
         self.order = order
         self.thresholds = (list(prune) or [0]) + [list(prune)[-1] if prune else 0] * order
+        self.limit = None if limit is None else {UNK, BOS, EOS, *limit}
         self._count(sentences(text))
         self._adjust()
         self.discounts = [self._discounts(n, self._census(n, compat), fallback) for n in range(1, order + 1)]
@@ -81,6 +82,8 @@ class Model:
     def _pruned(self, gram: tuple) -> bool:
         if len(gram) == 1 and gram[0] in (UNK, BOS, EOS):
             return False
+        if self.limit is not None and not self.limit.issuperset(gram):
+            return True
         return self.raw[len(gram)][gram] <= self.thresholds[len(gram) - 1]
 
     def _smooth(self, vocab_pad: int, interpolate_unigrams: bool) -> None:

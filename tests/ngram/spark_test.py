@@ -92,9 +92,13 @@ def test_text_to_arpa_and_tables(spark, ngram, text: bytes):
     assert page.count("<svg") == 3 and "http" not in page
 
 
-def test_pipe_of_spark_gives_the_same_bytes(spark, ngram, text: bytes):
-    _train(spark, ngram, carrier="pipe", shards=9, tau=0.6)
-    assert (ngram.scratch / "m.arpa").read_bytes() == ngram.train(text, "--order", 4, *FALLBACK_FLAGS)
+@pytest.mark.parametrize("limited", [False, True])
+def test_pipe_of_spark_gives_the_same_bytes(spark, ngram, text: bytes, limited: bool):
+    limit = ngram.scratch / "list"
+    limit.write_bytes(b"\n".join(f"w{i}".encode() for i in range(0, 150, 2)))
+    _train(spark, ngram, carrier="pipe", shards=9, tau=0.6, limit_vocab=str(limit) if limited else None)
+    flags = ["--limit-vocab", limit] if limited else []
+    assert (ngram.scratch / "m.arpa").read_bytes() == ngram.train(text, "--order", 4, *flags, *FALLBACK_FLAGS)
 
 
 def test_parquet_and_duplicates(spark, ngram, text: bytes):

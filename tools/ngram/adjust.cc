@@ -17,12 +17,12 @@ absl::Status WriteCount(const Grams& grams, size_t g, RowWriter& out) {
   return out.Add(RowKind::kCount, grams.order, grams.words(g), values);
 }
 
-absl::Status WriteCollapsed(const Grams& grams, const Contexts& contexts, uint64_t threshold, RowWriter& out) {
+absl::Status WriteCollapsed(const Grams& grams, const Contexts& contexts, const Cutoff& cutoff, RowWriter& out) {
   for (size_t g = 0; g < grams.size(); ++g) {
-    if (IsPruned(grams, g, threshold)) continue;
+    if (IsPruned(grams, g, cutoff)) continue;
     if (absl::Status added = WriteCount(grams, g, out); !added.ok()) return added;
   }
-  const std::vector<ContextSums> sums = SumsOf(grams, contexts, threshold);
+  const std::vector<ContextSums> sums = SumsOf(grams, contexts, cutoff);
   for (size_t c = 0; c < contexts.size(); ++c) {
     if (sums[c].pruned == 0 || !sums[c].any_kept()) continue;
     const WordId* context = grams.words(contexts.sample[c]) + 1;
@@ -44,6 +44,7 @@ absl::Status WriteCensus(const Census& census, int level, RowWriter& out) {
 
 absl::Status AdjustShard(Shard shard, const AdjustOptions& options, RowWriter& out) {
   const Header header = shard.header;
+  const std::shared_ptr<const AllowedWords> allowed = shard.allowed;
   if (header.level == 0)
     return absl::InvalidArgumentError("shards to count are of level 1 or more: all n-grams of a level-1 shard share a word");
   if (shard.tuples.size() == 0) return absl::OkStatus();
@@ -75,7 +76,7 @@ absl::Status AdjustShard(Shard shard, const AdjustOptions& options, RowWriter& o
       StoreCount(grams.raw.back(), &last_counts[4 * static_cast<size_t>(n - 1) + 2]);
     }
     if (options.collapse) {
-      if (absl::Status written = WriteCollapsed(grams, contexts, header.Threshold(n), out); !written.ok()) return written;
+      if (absl::Status written = WriteCollapsed(grams, contexts, {header.Threshold(n), allowed.get()}, out); !written.ok()) return written;
     }
   }
   if (absl::Status written = WriteCensus(census, header.level, out); !written.ok()) return written;

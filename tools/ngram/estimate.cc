@@ -40,14 +40,14 @@ absl::Status AddWildcards(const ValueRows<uint64_t>& wildcards, const Grams& gra
 }
 
 absl::Status WriteOrder(const Grams& grams, const Contexts& contexts, const std::vector<ContextSums>& sums,
-                        const std::vector<float>& gammas, const std::vector<float>& p, uint64_t threshold, RowWriter& out) {
+                        const std::vector<float>& gammas, const std::vector<float>& p, const Cutoff& cutoff, RowWriter& out) {
   for (size_t c = 0; grams.order > 1 && c < contexts.size(); ++c) {
     if (!sums[c].any_kept()) continue;
     const WordId* context = grams.words(contexts.sample[c]) + 1;
     if (absl::Status added = out.AddFloat(RowKind::kBackoff, grams.order - 1, context, gammas[c]); !added.ok()) return added;
   }
   for (size_t g = 0; g < grams.size(); ++g) {
-    if (IsPruned(grams, g, threshold)) continue;
+    if (IsPruned(grams, g, cutoff)) continue;
     if (std::isnan(p[g]))
       return absl::InvalidArgumentError(absl::StrCat("a kept ", grams.order, "-gram that ends in word ", grams.words(g)[0],
                                                      " has a suffix without a probability in the 0-shard of its level"));
@@ -56,10 +56,10 @@ absl::Status WriteOrder(const Grams& grams, const Contexts& contexts, const std:
   return absl::OkStatus();
 }
 
-absl::Status EstimateUnigrams(const Grams& unigrams, const Header& header, RowWriter& out) {
+absl::Status EstimateUnigrams(const Grams& unigrams, const Cutoff& cutoff, const Header& header, RowWriter& out) {
   const Contexts contexts = UnigramContexts(unigrams);
-  const std::vector<ContextSums> sums = SumsOf(unigrams, contexts, header.Threshold(1));
-  return WriteOrder(unigrams, contexts, sums, {}, UnigramProbabilities(unigrams, sums[0], header), header.Threshold(1), out);
+  const std::vector<ContextSums> sums = SumsOf(unigrams, contexts, cutoff);
+  return WriteOrder(unigrams, contexts, sums, {}, UnigramProbabilities(unigrams, sums[0], cutoff, header), cutoff, out);
 }
 
 }  // namespace
@@ -69,9 +69,10 @@ absl::Status EstimateShard(Shard shard, RowWriter& out) {
   if (header.discounts.empty()) return absl::InvalidArgumentError("the head has no discounts: they are known once all shards are counted");
   const ValueRows<float> zero = std::move(shard.zero);
   const std::vector<ValueRows<uint64_t>> wildcards = std::move(shard.wildcards);
+  const std::shared_ptr<const AllowedWords> allowed = shard.allowed;
   absl::StatusOr<GramSource> source = GramSource::Create(std::move(shard));
   if (!source.ok()) return source.status();
-  if (header.level == 0) return EstimateUnigrams(source->Next(), header, out);
+  if (header.level == 0) return EstimateUnigrams(source->Next(), {header.Threshold(1), allowed.get()}, header, out);
 
   Contexts contexts;
   std::vector<float> lower;
@@ -84,12 +85,13 @@ absl::Status EstimateShard(Shard shard, RowWriter& out) {
       lower = ZeroProbabilities(grams, zero);
       continue;
     }
-    std::vector<ContextSums> sums = SumsOf(grams, contexts, header.Threshold(n));
+    const Cutoff cutoff{header.Threshold(n), allowed.get()};
+    std::vector<ContextSums> sums = SumsOf(grams, contexts, cutoff);
     if (absl::Status added = AddWildcards(wildcards[static_cast<size_t>(n - 1)], grams, contexts, sums); !added.ok()) return added;
     const Discounts& discounts = header.discounts[static_cast<size_t>(n - 1)];
     const std::vector<float> gammas = GammasOf(sums, discounts);
     std::vector<float> p = Interpolate(grams, contexts, sums, gammas, discounts, lower);
-    if (absl::Status written = WriteOrder(grams, contexts, sums, gammas, p, header.Threshold(n), out); !written.ok()) return written;
+    if (absl::Status written = WriteOrder(grams, contexts, sums, gammas, p, cutoff, out); !written.ok()) return written;
     lower = std::move(p);
   }
   return absl::OkStatus();

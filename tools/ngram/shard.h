@@ -4,10 +4,12 @@
 #define BALLAST_TOOLS_NGRAM_SHARD_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "tools/ngram/allowed_words.h"
 #include "tools/ngram/row_stream.h"
 #include "tools/ngram/tuples.h"
 
@@ -44,10 +46,11 @@ struct ValueRows {
 
 struct Shard {
   Header header;
-  Tuples tuples;                               // Either these,
-  std::vector<CountRows> counts;               // [n - 1]: or n-grams of order > level
-  std::vector<ValueRows<uint64_t>> wildcards;  // [n]: and what was pruned of contexts of n words.
-  ValueRows<float> zero;                       // Probabilities of the level-grams; may be more than the shard has.
+  std::shared_ptr<const AllowedWords> allowed;  // No part of the stream; null: all of them.
+  Tuples tuples;                                // Either these,
+  std::vector<CountRows> counts;                // [n - 1]: or n-grams of order > level
+  std::vector<ValueRows<uint64_t>> wildcards;   // [n]: and what was pruned of contexts of n words.
+  ValueRows<float> zero;                        // Probabilities of the level-grams; may be more than the shard has.
 
   bool counted() const { return tuples.size() == 0; }
 };

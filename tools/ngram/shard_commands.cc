@@ -20,6 +20,8 @@ absl::Status RunCount(const Flags& flags) {
   if (!options.ok()) return options.status();
   options->ids = flags.Text("ids");
   if (options->ids.empty() != flags.Has("vocab")) return absl::InvalidArgumentError("want either --vocab, where the words go, or --ids");
+  if (flags.Has("limit-vocab") != flags.Has("allowed"))
+    return absl::InvalidArgumentError("--limit-vocab, the words that n-grams may have, goes with --allowed, where their marks go");
   Counter counter(*options);
   for (const std::string& text : flags.arguments()) {
     if (absl::Status added = counter.AddText(text); !added.ok()) return added;
@@ -32,6 +34,11 @@ absl::Status RunCount(const Flags& flags) {
   if (absl::Status counted = counter.Finish(write); !counted.ok()) return counted;
   if (flags.Has("vocab")) {
     if (absl::Status saved = counter.vocabulary().Save(flags.Text("vocab")); !saved.ok()) return saved;
+  }
+  if (flags.Has("limit-vocab")) {
+    absl::StatusOr<AllowedWords> allowed = AllowedWords::FromList(flags.Text("limit-vocab"), counter.vocabulary());
+    if (!allowed.ok()) return allowed.status();
+    if (absl::Status saved = allowed->Save(flags.Text("allowed")); !saved.ok()) return saved;
   }
   return (*writer)->Finish();
 }
@@ -61,12 +68,19 @@ std::string StandardStream(const Flags& flags) { return flags.Has("lines") ? kSt
 // goes. Shards follow each other in a pipe, as their results do.
 absl::Status ForEachShard(const Flags& flags, const std::function<absl::Status(Shard shard, const std::string& out)>& work) {
   if (flags.arguments().size() > 1) return absl::InvalidArgumentError("want one file, or shards one after the other in standard input");
+  std::shared_ptr<const AllowedWords> allowed;
+  if (flags.Has("allowed")) {
+    absl::StatusOr<AllowedWords> loaded = AllowedWords::Load(flags.Text("allowed"));
+    if (!loaded.ok()) return loaded.status();
+    allowed = std::make_shared<const AllowedWords>(*std::move(loaded));
+  }
   const std::string standard = StandardStream(flags);
   absl::StatusOr<std::unique_ptr<RowReader>> reader = RowReader::Open(flags.arguments().empty() ? standard : flags.arguments()[0]);
   if (!reader.ok()) return reader.status();
   for (size_t shards = 1;; ++shards) {
     absl::StatusOr<Shard> shard = ReadShard(**reader);
     if (!shard.ok()) return shard.status();
+    shard->allowed = allowed;
     if (absl::Status worked = work(*std::move(shard), flags.Text("out", standard)); !worked.ok()) return worked;
     absl::StatusOr<bool> more = (*reader)->NextStream();
     if (!more.ok()) return more.status();
@@ -192,12 +206,15 @@ std::vector<FlagSpec> Concatenated(std::vector<FlagSpec> flags, const std::vecto
 
 std::vector<Command> ShardCommands() {
   const FlagSpec out{"out", "FILE", "where the result goes; standard output"};
+  const FlagSpec allowed{"allowed", "FILE", "drop n-grams with a word that `count --limit-vocab` marked there as not in its list"};
   const FlagSpec lines{"lines", nullptr, "standard input and output are lines of base64"};
   return {
       {"count", "TEXT...", "text to sorted tuples and a vocabulary",
        Concatenated({out,
                      {"vocab", "FILE", "where the words go, in the order of their ids"},
-                     {"ids", "FILE", "take the ids of this vocabulary, which has all words, instead of making one"}},
+                     {"ids", "FILE", "take the ids of this vocabulary, which has all words, instead of making one"},
+                     {"limit-vocab", "FILE", "a list: n-grams with a word that is not in it are to be dropped"},
+                     {"allowed", "FILE", "where the marks of the words of that list go, for adjust and estimate"}},
                     {CounterFlagSpecs()}),
        RunCount},
       {"combine", "[TUPLES]", "tuples in any order and in parts to sorted ones, each once", {out, lines}, RunCombine},
@@ -208,6 +225,7 @@ std::vector<Command> ShardCommands() {
        "tuples of a shard to its counts of counts and partial counts; of several shards, one after the other",
        {out,
         lines,
+        allowed,
         {"collapse", nullptr, "also write the kept n-grams, and one wildcard row for the pruned ones of each context"},
         {"prune", "T1,T2,...", "thresholds for --collapse, if the shard's head has none"}},
        RunAdjust},
@@ -220,6 +238,7 @@ std::vector<Command> ShardCommands() {
        "a shard to its probabilities and backoffs; several shards, one after the other",
        {out,
         lines,
+        allowed,
         {"head", "FILE", "the head that `discounts` wrote, instead of the shard's own"},
         {"zero", "FILE", "probabilities of the 0-shards of the levels, instead of rows in the shard"}},
        RunEstimate},

@@ -4,9 +4,9 @@
 
 namespace ballast::ngram {
 
-std::vector<ContextSums> SumsOf(const Grams& grams, const Contexts& contexts, uint64_t threshold) {
+std::vector<ContextSums> SumsOf(const Grams& grams, const Contexts& contexts, const Cutoff& cutoff) {
   std::vector<ContextSums> sums(contexts.size());
-  for (size_t g = 0; g < grams.size(); ++g) sums[contexts.of[g]].Add(grams.adjusted[g], IsPruned(grams, g, threshold));
+  for (size_t g = 0; g < grams.size(); ++g) sums[contexts.of[g]].Add(grams.adjusted[g], IsPruned(grams, g, cutoff));
   return sums;
 }
 
@@ -26,11 +26,11 @@ std::vector<float> Interpolate(const Grams& grams, const Contexts& contexts, con
   return p;
 }
 
-std::vector<float> UnigramProbabilities(const Grams& unigrams, const ContextSums& sums, const Header& header) {
+std::vector<float> UnigramProbabilities(const Grams& unigrams, const ContextSums& sums, const Cutoff& cutoff, const Header& header) {
   const Discounts& discounts = header.discounts[0];
   const float gamma = Gamma(sums, discounts);
   uint64_t kept = 0;
-  for (size_t g = 0; g < unigrams.size(); ++g) kept += !IsPruned(unigrams, g, header.Threshold(1));
+  for (size_t g = 0; g < unigrams.size(); ++g) kept += !IsPruned(unigrams, g, cutoff);
   // <s> is among the kept ones but is never predicted. The reciprocal once: a division for each word has other last bits.
   const float uniform = 1.0f / static_cast<float>(std::max(header.vocab_pad, kept - 1));
   std::vector<float> p(unigrams.size());

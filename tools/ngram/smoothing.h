@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "tools/ngram/allowed_words.h"
 #include "tools/ngram/contexts.h"
 #include "tools/ngram/header.h"
 
@@ -25,13 +26,20 @@ inline float Discounted(uint64_t adjusted, const ContextSums& sums, const Discou
   return (static_cast<float>(adjusted) - discount) / static_cast<float>(sums.adjusted);
 }
 
-// Whether an n-gram is pruned for its raw count. <unk>, <s> and </s> never are.
-inline bool IsPruned(const Grams& grams, size_t g, uint64_t threshold) {
-  return grams.raw[g] <= threshold && !(grams.order == 1 && grams.words(g)[0] < kReserved);
+// What is pruned of one order: n-grams with a raw count up to `threshold`, and those with a word that is not allowed.
+struct Cutoff {
+  uint64_t threshold = 0;
+  const AllowedWords* allowed = nullptr;  // null: all of them
+};
+
+// <unk>, <s> and </s> never are.
+inline bool IsPruned(const Grams& grams, size_t g, const Cutoff& cutoff) {
+  if (grams.raw[g] <= cutoff.threshold) return !(grams.order == 1 && grams.words(g)[0] < kReserved);
+  return cutoff.allowed != nullptr && !cutoff.allowed->HasAll(grams.words(g), grams.order);
 }
 
 // [context]: sums over its n-grams.
-std::vector<ContextSums> SumsOf(const Grams& grams, const Contexts& contexts, uint64_t threshold);
+std::vector<ContextSums> SumsOf(const Grams& grams, const Contexts& contexts, const Cutoff& cutoff);
 
 // [context]
 std::vector<float> GammasOf(const std::vector<ContextSums>& sums, const Discounts& discounts);
@@ -41,7 +49,7 @@ std::vector<float> Interpolate(const Grams& grams, const Contexts& contexts, con
                                const std::vector<float>& gammas, const Discounts& discounts, const std::vector<float>& lower);
 
 // [unigram]: p(w) = u(w) + gamma / U; p(<s>) is 1. Uses vocab_pad and interpolate_unigrams of `header`.
-std::vector<float> UnigramProbabilities(const Grams& unigrams, const ContextSums& sums, const Header& header);
+std::vector<float> UnigramProbabilities(const Grams& unigrams, const ContextSums& sums, const Cutoff& cutoff, const Header& header);
 
 }  // namespace ballast::ngram
 

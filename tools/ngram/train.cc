@@ -63,6 +63,11 @@ absl::Status Training::Count() {
   };
   if (absl::Status counted = counter.Finish(write); !counted.ok()) return counted;
   vocabulary_ = std::move(counter).TakeVocabulary();
+  if (!options_.limit_vocab.empty()) {
+    absl::StatusOr<AllowedWords> allowed = AllowedWords::FromList(options_.limit_vocab, vocabulary_);
+    if (!allowed.ok()) return allowed.status();
+    allowed_ = std::make_shared<const AllowedWords>(*std::move(allowed));
+  }
   return (*writer)->Finish();
 }
 
@@ -115,6 +120,7 @@ absl::Status Training::EstimateZero() {
     Shard shard = EmptyShard(ShardHeader(level - 1));
     shard.counts[n - 1] = std::move(totals_.counts()[n - 1]);
     shard.zero = zeros_[n - 1];
+    shard.allowed = allowed_;
     absl::StatusOr<std::unique_ptr<RowWriter>> writer = RowWriter::Create(path, shard.header);
     if (!writer.ok()) return writer.status();
     if (absl::Status estimated = EstimateShard(std::move(shard), **writer); !estimated.ok()) return estimated;
@@ -136,6 +142,7 @@ absl::Status Training::EstimateOne(const ShardId& shard) const {
   unlink(Path("", shard).c_str());
   loaded->header = ShardHeader(shard.level);
   loaded->zero = zeros_[static_cast<size_t>(shard.level)];
+  loaded->allowed = allowed_;
   absl::StatusOr<std::unique_ptr<RowWriter>> writer = RowWriter::Create(Path(".estimated", shard), loaded->header);
   if (!writer.ok()) return writer.status();
   if (absl::Status estimated = EstimateShard(*std::move(loaded), **writer); !estimated.ok()) return estimated;

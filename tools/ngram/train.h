@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "tools/ngram/adjust.h"
+#include "tools/ngram/allowed_words.h"
 #include "tools/ngram/counter.h"
 #include "tools/ngram/plan.h"
 #include "tools/ngram/scratch.h"
@@ -20,8 +21,9 @@ struct TrainOptions {
   std::vector<std::string> texts;
   std::string arpa;
   CounterOptions counter;
-  PlanOptions plan;  // shards 0: as many as the memory asks for.
-  Header smoothing;  // Order, thresholds, vocab_pad, interpolate_unigrams.
+  PlanOptions plan;         // shards 0: as many as the memory asks for.
+  std::string limit_vocab;  // A file: n-grams with a word that is not in it are pruned; empty: none.
+  Header smoothing;         // Order, thresholds, vocab_pad, interpolate_unigrams.
   std::optional<Discounts> fallback;
   bool compat_lmplz = false;
 };
@@ -48,6 +50,7 @@ class Training {
   TrainOptions options_;
   std::unique_ptr<Scratch> scratch_;
   Vocabulary vocabulary_;
+  std::shared_ptr<const AllowedWords> allowed_;
   uint64_t tuples_ = 0;
   Plan plan_;
   std::vector<ShardId> shards_;  // With at least one tuple.

@@ -13,6 +13,7 @@ absl::Status RunTrain(const Flags& flags) {
   TrainOptions options;
   options.texts = flags.arguments();
   options.arpa = flags.Text("out");
+  options.limit_vocab = flags.Text("limit-vocab");
   if (options.texts.empty()) return absl::InvalidArgumentError("no text; - is standard input");
   if (options.arpa.empty()) return absl::InvalidArgumentError("no --out: where the ARPA file goes");
   absl::StatusOr<CounterOptions> counter = CounterFlags(flags);
@@ -36,7 +37,12 @@ absl::Status RunTrain(const Flags& flags) {
 }  // namespace
 
 Command TrainCommand() {
-  Command command{"train", "TEXT...", "text to an ARPA file on this machine", {{"out", "FILE", "the ARPA file"}}, RunTrain};
+  Command command{"train",
+                  "TEXT...",
+                  "text to an ARPA file on this machine",
+                  {{"out", "FILE", "the ARPA file"},
+                   {"limit-vocab", "FILE", "drop n-grams with a word that is not in this list, beside those of --prune"}},
+                  RunTrain};
   for (const std::vector<FlagSpec>& group : {CounterFlagSpecs(), SmoothingFlagSpecs(), DiscountFlagSpecs(), PlanFlagSpecs()})
     command.flags.insert(command.flags.end(), group.begin(), group.end());
   return command;

@@ -20,15 +20,16 @@ from ballast.ngram.stages import Stage
 
 
 class Barrier:
-    """`run` once. `flags` are those of `ballast-ngram discounts`."""
+    """`run` once. `flags` are those of `ballast-ngram discounts`; `marks` say which words n-grams may have, empty: all."""
 
-    def __init__(self, engine: Any, stage: Stage, model: Model, flags: list[str]) -> None:
+    def __init__(self, engine: Any, stage: Stage, model: Model, flags: list[str], marks: bytes) -> None:
         self._binary = str(engine.binary)
         self._stage = stage
         self._model = model
         self._flags = flags
         self._folder: pathlib.Path = engine.file(stage.folder)
         self._folder.mkdir(exist_ok=True)
+        self._marks = marks
 
     def run(self, sums: Iterable[tuple[int, bytes]]) -> dict[str, bytes]:
         """{file: content}: the "head" of all shards, the "zero" rows of all levels, and the "weights" of words."""
@@ -63,11 +64,14 @@ class Barrier:
     def _estimate_zero(self) -> list[bytes]:
         """Each level upon the one below."""
         zero: list[bytes] = []
+        allowed = ["--allowed", self._folder / "allowed"] if self._marks else []
+        if self._marks:
+            (self._folder / "allowed").write_bytes(self._marks)
         self._stage.doc["zero_rows"] = []
         level = 1
         while (self._folder / f"zero.{level}").exists():
             below = ["--zero", self._folder / f"p.{level - 1}"] if level > 1 else []
-            estimated = self._estimator("estimate", self._folder / f"zero.{level}", *below)
+            estimated = self._estimator("estimate", self._folder / f"zero.{level}", *below, *allowed)
             (self._folder / f"p.{level}").write_bytes(estimated)
             found = [e for e in rows.read_streams(io.BytesIO(estimated).read) if isinstance(e, rows.Block)]
             self._stage.doc["zero_rows"].append(sum(len(b.rows) for b in found if b.kind == "p"))

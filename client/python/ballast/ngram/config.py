@@ -37,6 +37,7 @@ class Model:
     # Smoothing.
     order: int = 5
     cutoffs: tuple[int, ...] = ()
+    limit_vocab: str = ""
     discount_fallback: tuple[float, ...] = ()
     vocab_pad: Optional[int] = None
     interpolate_unigrams: bool = True
@@ -61,6 +62,10 @@ class Model:
     @property
     def has_cutoffs(self) -> bool:
         return any(self.cutoffs)
+
+    @property
+    def prunes(self) -> bool:
+        return self.has_cutoffs or bool(self.limit_vocab)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ _MODEL: dict[str, Callable[[Any], Any]] = {
     "skip_symbols": values.flag,
     "order": values.whole(2, 8),
     "cutoffs": values.cutoffs,
+    "limit_vocab": values.name,
     "discount_fallback": values.fallback,
     "vocab_pad": values.whole(0, 1 << 40),
     "interpolate_unigrams": values.flag,
@@ -173,7 +179,7 @@ def _model(path: str, name: str, table: Any, defaults: Mapping[str, Any]) -> Mod
     if len(sources) != 1:
         found = " and ".join(sources) or "none"
         raise bad(f"{path}: {where} wants one source, text, parquet or table; it has {found}")
-    for key in ("parquet", "arpa", "tables"):
+    for key in ("parquet", "limit_vocab", "arpa", "tables"):
         if key in options:
             options[key] = _beside(path, options[key])
     options["text"] = tuple(_beside(path, text) for text in options.get("text", ()))

@@ -23,6 +23,7 @@ from typing import Any, Optional, TextIO
 from ballast.errors import BallastError, fault_in
 from ballast.ngram import blocks, estimator, keys, pipes, sources
 from ballast.ngram.config import Model
+from ballast.ngram.smoothing import Known
 
 TEXT_ROWS = 2000  # Of a batch of sentences,
 BLOB_ROWS = 32  # and of a batch of blocks, of up to a megabyte each.
@@ -139,13 +140,13 @@ class Engine:
         with self._faults(), self._batches(batch_rows):
             frame.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(uri)
 
-    def estimate_through_pipe(self, frame: Any, order: int, head: str, zero: str, ranges: Any, parts: list[int]) -> Any:
+    def estimate_through_pipe(self, frame: Any, order: int, known: Known, ranges: Any, parts: list[int]) -> Any:
         """What smoothing.estimate does, with RDD.pipe()."""
         if self.connect:
             raise BallastError("BAD_CONFIG", 'carrier = "pipe" wants RDDs, which Spark Connect has not; "subprocess" does the same')
         from pyspark import SparkFiles
 
-        command = pipes.command(self.shipped.name, head, zero, SparkFiles.getRootDirectory())
+        command = pipes.command(self.shipped.name, known, SparkFiles.getRootDirectory())
         piped = frame.rdd.mapPartitions(pipes.to_lines(order)).pipe(command, checkCode=True)
         return self.session.createDataFrame(piped.mapPartitions(pipes.from_lines(ranges, parts)), blocks.SCHEMA, verifySchema=False)
 

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from ballast.errors import BallastError
-from ballast.ngram import rows, tables
+from ballast.ngram import rows, tables, words
 from ballast.ngram.config import Config
 from ballast.ngram.estimator import run
 from ballast.ngram.pipeline import Pipeline
@@ -83,7 +83,7 @@ def mix(runner: Runner, config: Config, pipelines: list[Pipeline]) -> dict[str, 
 def check_dev(path: str, pipelines: list[Pipeline]) -> None:
     """Raises BallastError(HELD_OUT_UNKNOWN) for a text of which no model knows a word: any weights would do."""
     try:
-        found = set(pathlib.Path(path).read_bytes().translate(bytes.maketrans(b"\0\t\r\n", b"    ")).split(b" ")) - {b""}
+        found = words.split(pathlib.Path(path).read_bytes())
     except OSError as e:
         raise BallastError("SOURCE_NOT_FOUND", f"[mix] dev: {path} cannot be read: {e.strerror}") from e
     if not any(found.intersection(pipeline.words()) for pipeline in pipelines):

@@ -18,6 +18,7 @@ from ballast.ngram.config import Model
 from ballast.ngram.engine import BLOB_ROWS, TEXT_ROWS
 from ballast.ngram.sources import Source, file_ranks
 from ballast.ngram.stages import Runner, Stage
+from ballast.ngram.work import digest
 
 _BUCKET_BYTES = 16 << 20  # Of text: its tuples take four times as much, in one task's estimator.
 _SHARD_BYTES = 128 << 20  # In memory, when the configuration does not say how many shards there are.
@@ -34,6 +35,7 @@ class Pipeline:
         self._shipped = self._engine.shipped
         self._source: Source = self._engine.open_source(model)
         self._parts = model.partitions or 2 * self._engine.cores
+        self._marks = b""  # Which words n-grams may have; empty: all.
         self.plan: Optional[plans.Plan] = None
         self.zero_rows: list[int] = []
         self.zero_bytes = 0
@@ -46,6 +48,8 @@ class Pipeline:
         self._words = self.runner.run(self.model.name, "vocabulary", [self._source.identity, self.model.skip_symbols], self._find_words)
         if self._words.doc["sentences"] == 0:
             raise BallastError("SOURCE_EMPTY", f"[model.{self.model.name}]: the source is empty: not one sentence")
+        if self.model.limit_vocab:
+            self._marks = self._mark_words(self.model.limit_vocab)
 
     def words(self) -> list[bytes]:
         return self.work.read(self._words.folder, "vocabulary").split(b"\n")[len(words.RESERVED) : -1]
@@ -62,7 +66,8 @@ class Pipeline:
 
     def adjust(self) -> None:
         cutoffs = list(self.model.cutoffs) if self.model.has_cutoffs else []
-        self.adjusted = self.runner.run(self.model.name, "adjust", [self._plan.folder, cutoffs], self._adjust)
+        inputs = [self._plan.folder, cutoffs, digest(self._marks.decode())]
+        self.adjusted = self.runner.run(self.model.name, "adjust", inputs, self._adjust)
 
     def barrier(self, vocab_pad: int) -> None:
         model = self.model
@@ -138,6 +143,20 @@ class Pipeline:
         stage.doc["words"] = len(found_words)
         self.work.write(stage.folder, "vocabulary", words.vocabulary_file(found_words))
 
+    def _mark_words(self, path: str) -> bytes:
+        where = f"[model.{self.model.name}] limit_vocab: {path}"
+        try:
+            listed = words.split(pathlib.Path(path).read_bytes())
+        except OSError as e:
+            raise BallastError("SOURCE_NOT_FOUND", f"{where} cannot be read: {e.strerror}") from e
+        known = self.words()
+        if listed.isdisjoint(known):
+            raise BallastError("BAD_CONFIG", f"{where} holds no word of the source, so no n-gram would be left")
+        return words.marks(listed, known)
+
+    def _ship_marks(self) -> str:
+        return self._engine.ship(self._marks, "allowed") if self._marks else ""
+
     # ---- counting --------------------------------------------------------------------------------------------------------------------
 
     def _count(self, stage: Stage) -> None:
@@ -197,14 +216,14 @@ class Pipeline:
 
     def _adjust(self, stage: Stage) -> None:
         cutoffs = list(self.model.cutoffs) if self.model.has_cutoffs else []
-        adjust = smoothing.adjust(self.model.order, self._shipped, cutoffs)
+        adjust = smoothing.adjust(self.model.order, self._shipped, cutoffs, self._ship_marks())
         self._write(stage, self._shard_frame(kept=False).mapInArrow(adjust, blocks.SCHEMA))
         stage.doc["kept"] = sum(m.get("kept", 0) for m in stage.meters)
         stage.doc["wildcards"] = sum(m.get("wildcards", 0) for m in stage.meters)
 
     def _sum(self, stage: Stage, flags: list[str]) -> None:
         """The one place that waits for all shards."""
-        found = Barrier(self._engine, stage, self.model, flags).run(self._sums())
+        found = Barrier(self._engine, stage, self.model, flags, self._marks).run(self._sums())
         for name, data in found.items():
             self.work.write(stage.folder, name, data)
 
@@ -220,16 +239,17 @@ class Pipeline:
     def _estimate(self, stage: Stage, arpa: bool, tables: bool) -> None:
         engine, order = self._engine, self.model.order
         head, zero = (engine.ship(self.work.read(self._barrier.folder, name), name) for name in ("head", "zero"))
+        known = smoothing.Known(head, zero, self._ship_marks())
         vocabulary = engine.ship(self.work.read(self._words.folder, "vocabulary"), "vocabulary")
         weights = np.frombuffer(self.work.read(self._barrier.folder, "weights"), dtype="<f8")
         ranges = joining.range_starts(weights, self._parts)
         placement = keys.placement(self._parts)
         join = joining.join(order, self._shipped, vocabulary, zero, ranges, arpa, tables)
-        shards = self._shard_frame(kept=self.model.has_cutoffs)
+        shards = self._shard_frame(kept=self.model.prunes)
         if self.model.carrier == "pipe":
-            estimated = engine.estimate_through_pipe(shards, order, head, zero, ranges, list(placement))
+            estimated = engine.estimate_through_pipe(shards, order, known, ranges, list(placement))
         else:
-            estimate = smoothing.estimate(order, self._shipped, head, zero, ranges, list(placement))
+            estimate = smoothing.estimate(order, self._shipped, known, ranges, list(placement))
             estimated = shards.mapInArrow(estimate, blocks.SCHEMA)
         # A range has a task even when no shard has a row of it: there are the rows of the 0-shards.
         runs = estimated.unionByName(engine.markers(self._parts)).repartition(self._parts, "part")

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ballast.ngram import blocks, rows
-from ballast.ngram.smoothing import Runs, shard_streams
+from ballast.ngram.smoothing import Known, Runs, shard_streams
 
 _LINE_BYTES = 48 << 10  # A multiple of 3.
 
 
-def command(binary: str, head: str, zero: str, driver_root: str) -> str:
+def command(binary: str, known: Known, driver_root: str) -> str:
     """Files that travelled are in an executor's working folder; in local mode, where driver and executor are one, in the driver's."""
-    script = 'for at in . "$0"; do if [ -f "$at/$1" ]; then exec "$at/$1" estimate --lines --head "$at/$2" --zero "$at/$3"; fi; done; '
+    flags = " ".join(known.flags(lambda name: f'"$at/{name}"'))
+    script = f'for at in . "$0"; do if [ -f "$at/$1" ]; then exec "$at/$1" estimate --lines {flags}; fi; done; '
     script += 'echo "the estimator $1 is not on this executor" >&2; exit 127'
-    return shlex.join(["sh", "-c", script, driver_root, binary, head, zero])
+    return shlex.join(["sh", "-c", script, driver_root, binary])
 
 
 def to_lines(order: int) -> Callable[[Iterable[Any]], Iterator[str]]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -74,8 +74,8 @@ class Sums:
             yield Row(0, 1, -1, "sum", rows.count_rows(rest), rest)
 
 
-def adjust(order: int, shipped: blocks.Shipped, cutoffs: list[int]) -> Task:
-    """Shards to their share of the sums; with cutoffs also to their kept n-grams and wildcard rows."""
+def adjust(order: int, shipped: blocks.Shipped, cutoffs: list[int], allowed: str = "") -> Task:
+    """Shards to their share of the sums; with cutoffs or allowed words also to their kept n-grams and wildcard rows."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
         meter = blocks.Meter()
@@ -86,7 +86,9 @@ def adjust(order: int, shipped: blocks.Shipped, cutoffs: list[int]) -> Task:
         if first is not None:
             begun: Any = collections.deque()
             sums = Sums(order)
-            flags = ["--collapse", "--prune", ",".join(map(str, cutoffs))] if cutoffs else []
+            flags = ["--collapse"] if cutoffs or allowed else []
+            flags += ["--prune", ",".join(map(str, cutoffs))] if cutoffs else []
+            flags += ["--allowed", shipped.path(allowed)] if allowed else []
             with Process([shipped.binary(), "adjust", *flags]) as process:
                 here = (0, 0)
                 for event in process.run(shard_streams(itertools.chain([first], parts), order, begun)):
@@ -108,7 +110,18 @@ def adjust(order: int, shipped: blocks.Shipped, cutoffs: list[int]) -> Task:
     return blocks.guarded(lambda batches: blocks.write(run(batches)))  # type: ignore[no-any-return]
 
 
-def estimate(order: int, shipped: blocks.Shipped, head: str, zero: str, ranges: Any, parts: list[int]) -> Task:
+class Known(NamedTuple):
+    """Files that travelled, with what the estimation of any shard must know."""
+
+    head: str
+    zero: str
+    allowed: str = ""  # Empty: all words are.
+
+    def flags(self, path: Callable[[str], str]) -> list[str]:
+        return [text for name, file in self._asdict().items() if file for text in (f"--{name}", path(file))]
+
+
+def estimate(order: int, shipped: blocks.Shipped, known: Known, ranges: Any, parts: list[int]) -> Task:
     """Shards to probabilities and backoffs, cut into ranges of the last word: each cut is a sorted run. `parts[range]` is the row's part."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
@@ -118,8 +131,7 @@ def estimate(order: int, shipped: blocks.Shipped, head: str, zero: str, ranges: 
         first = next(shards, None)
         if first is not None:
             begun: Any = collections.deque()
-            command = [shipped.binary(), "estimate", "--head", shipped.path(head), "--zero", shipped.path(zero)]
-            with Process(command) as process:
+            with Process([shipped.binary(), "estimate", *known.flags(shipped.path)]) as process:
                 here = (0, 0)
                 runs = Runs(ranges)
                 for event in process.run(shard_streams(itertools.chain([first], shards), order, begun)):

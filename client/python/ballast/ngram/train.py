@@ -38,7 +38,8 @@ def _model_steps(model: Model, config: Config) -> list[str]:
         f"count: tuples of {model.order} words, combined in the task, then by their last two words",
         f"plan: {shards} at level 1, those over {model.tau:g} times the mean opened, {min(model.levels, model.order - 1)} levels at most",
         "adjust: each shard's counts of counts and share of the lower counts"
-        + (f"; n-grams that occur up to {', '.join(map(str, model.cutoffs))} times into wildcard rows" if model.has_cutoffs else ""),
+        + (f"; n-grams that occur up to {', '.join(map(str, model.cutoffs))} times into wildcard rows" if model.has_cutoffs else "")
+        + (f"; those with a word that is not in {model.limit_vocab} too" if model.limit_vocab else ""),
         "barrier: sums, discounts" + (' ("lmplz")' if model.compat else "") + ", probabilities of the 0-shards, on the driver",
         "estimate: shards through the estimator (" + model.carrier + "), then merged by ranges of the last word",
     ]

@@ -74,6 +74,15 @@ def find_words(skip_symbols: bool) -> Callable[[Iterator[pa.RecordBatch]], Itera
     return blocks.guarded(task)  # type: ignore[no-any-return]
 
 
+def split(text: bytes) -> set[bytes]:
+    return set(text.translate(_TO_SPACE).split(b" ")) - {b""}
+
+
+def marks(listed: set[bytes], known: list[bytes]) -> bytes:
+    """A file for the estimator: which words n-grams may have. `known` are all words, in the order of their ids; the reserved ones always are."""
+    return b"1" * len(RESERVED) + bytes(b"01"[word in listed] for word in known) + b"\n"
+
+
 def vocabulary_file(words: list[bytes]) -> bytes:
     """In the order of their ids."""
     return b"".join(word + b"\n" for word in (*RESERVED, *words))
