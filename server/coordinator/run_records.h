@@ -13,7 +13,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "core/coordinator/coordinator.h"
 #include "core/types.h"
 #include "proto/convert.h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import numpy as np
@@ -61,6 +62,30 @@ def test_every_number_equals_the_reference(ngram, order: int, compat: bool):
     text = random_text(seed)
     flags = ["--order", order, *FALLBACK_FLAGS, *(["--compat", "lmplz"] if compat else [])]
     assert_equals_reference(ngram.train(text, *flags), Model(text, order, fallback=FALLBACK, compat=compat))
+
+
+# (order, prune, limited): SHA-256 of the sorted lines that lmplz of kenlm 0.3.0 wrote of the text below, with the same discount fallback.
+LMPLZ = {
+    (2, None, False): "b94678f9c7d5ed420d014230aeb9084192f8e892c1e0e360a089fa317d0fc469",
+    (3, None, False): "c1eb55ca9acd896fc27b68803d99453f5ee4e19925eddb642081292ca2e6aa73",
+    (4, "0,0,1", False): "fc4522ecf25f21bbcbf22378e06a88ddfb2953aa08449e1ca113b007338ed16e",
+    (5, None, False): "6f330527f9ca34af43978a2877ad783559e78b1b9b1c8e5d19bf563769d8f1b0",
+    (5, "1,2,3", False): "384391553944395429609b75cb035d57a709dce4041b8105c275582afeb18a2a",
+    (6, "0,0,1,1,2", False): "d295a15b9ac42f6a78d67bce256cbe8b3cf397b4a2ce4173b790bd85d9dafd27",
+    (4, None, True): "c82db34bb9e5cabc62cd352c8af0e8556c2b54e40ffe1ec6579de403e24622bc",
+    (3, "0,1", True): "1e0fd6dc0c34d80c95cc6afe443f7aae121a1ad74468995168fb542229a0708f",
+}
+
+
+@pytest.mark.parametrize(("order", "prune", "limited"), LMPLZ)
+def test_every_byte_equals_lmplz(ngram, order: int, prune: str | None, limited: bool):
+    """corpus_test.py does so on real text."""
+    text = random_text(997, sentences=4000, words=800)
+    assert hashlib.sha256(text).hexdigest() == "0f67d40d9dee18374a9aaf384221d7ee5b7fe27722ef6af524ea468e683a8d93", "Python's random draws another text"
+    (ngram.scratch / "list").write_bytes(b"\n".join(f"w{i}".encode() for i in range(0, 800, 3)))
+    flags = [*(["--prune", prune] if prune else []), *(["--limit-vocab", ngram.scratch / "list"] if limited else [])]
+    lines = sorted(ngram.train(text, "--order", order, "--compat", "lmplz", *FALLBACK_FLAGS, *flags).split(b"\n")[:-1])
+    assert hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest() == LMPLZ[order, prune, limited]
 
 
 @pytest.mark.parametrize("prune", [(0, 0, 1), (0, 0, 1, 1, 2), (1, 2, 3), (2,)])

@@ -1,4 +1,4 @@
-"""tools/bench/ngram: from text to ARPA file, ours and lmplz's."""
+"""tools/bench/ngram: from text to a model, ours and lmplz's."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ def run(command: Iterable[object], log: Path) -> Cost:
 def spark(arguments: argparse.Namespace, binary: Path, scratch: Path) -> Cost:
     """CPU seconds are those of its report: the JVM is no process that is waited for."""
     shutil.rmtree(scratch / "work", ignore_errors=True)
+    shutil.rmtree(scratch / "tables", ignore_errors=True)
+    output = f'tables = "{scratch}/tables"' if arguments.tables else f'arpa = "{scratch}/spark.arpa"'
     config = scratch / "lm.toml"
     config.write_text(
         f'work = "{scratch}/work"\nreport = "{scratch}/report"\nestimator = "{binary}"\n'
         f'[spark]\n"spark.driver.memory" = "4g"\n"spark.ui.enabled" = "false"\n'
-        f'[model.m]\ntext = "{arguments.text.resolve()}"\norder = {arguments.order}\ncompat = "lmplz"\narpa = "{scratch}/spark.arpa"\n'
+        f'[model.m]\ntext = "{arguments.text.resolve()}"\norder = {arguments.order}\ncompat = "lmplz"\n{output}\n'
         + (f'carrier = "{arguments.carrier}"\n' if arguments.carrier else "")
     )
     cost = run([sys.executable, "-m", "ballast.ngram", "train", "--config", config, "--master", "local[2]"], scratch / "spark.log")
@@ -71,6 +73,7 @@ def main() -> None:
     parser.add_argument("--order", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--spark", action="store_true", help="the Spark application, too")
+    parser.add_argument("--tables", action="store_true", help="Parquet tables, not an ARPA file, from the Spark application")
     parser.add_argument("--carrier", help="of the Spark application: subprocess or pipe")
     parser.add_argument("--lmplz", type=Path, help="kenlm's program")
     parser.add_argument("--lmplz-memory", default="4G")

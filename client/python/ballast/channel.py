@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 import grpc
 
@@ -18,6 +18,8 @@ from ballast.version import PROTOCOL, RELEASE
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 MESSAGE_BYTES_MAX = 20 << 20  # the largest message is one batch of rows: at most 16 MiB and its frame
@@ -61,7 +63,7 @@ def backoff_s(attempt: int, longest_s: float = 5.0) -> float:
     return min(longest_s, 0.1 * 2.0 ** min(attempt, 10)) * random.uniform(0.7, 1.3)
 
 
-def patiently(attempt: Callable[[], Any], what: str, patience_s: float) -> Any:
+def patiently(attempt: Callable[[], T], what: str, patience_s: float) -> T:
     """Repeats an idempotent `attempt` while it fails with errors that may pass, for `patience_s`."""
     deadline = time.monotonic() + patience_s
     tries = 0
