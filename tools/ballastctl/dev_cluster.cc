@@ -1,7 +1,9 @@
 #include "tools/ballastctl/dev_cluster.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <sstream>
 #include <thread>
 
@@ -130,6 +133,23 @@ absl::Status AwaitReady(const fs::path& ready, DevProcess& process) {
   return absl::UnavailableError(absl::StrCat(process.name, what, "; the end of ", process.log, ":\n", LogTail(process.log)));
 }
 
+// A free port below those that Linux gives to outgoing connections: one of these could take the place of a process that is away, even one
+// that is made to reach it.
+std::string FreeAddress() {
+  std::random_device random;
+  while (true) {
+    const int port = std::uniform_int_distribution<int>(10000, 32767)(random);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    const int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool taken = bind(probe, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 && errno == EADDRINUSE;
+    close(probe);
+    if (!taken) return absl::StrCat("127.0.0.1:", port);
+  }
+}
+
 absl::Status Start(const DevOptions& options, const std::string& binary, std::vector<std::string> flags, DevProcess& process) {
   const fs::path dir = options.dir;
   const fs::path ready = dir / (process.name + ".ready");
@@ -138,9 +158,9 @@ absl::Status Start(const DevOptions& options, const std::string& binary, std::ve
   process.log = (dir / "logs" / (process.name + ".log")).string();
   std::vector<std::string> command = {binary,
                                       "--listen",
-                                      process.address.empty() ? "127.0.0.1:0" : process.address,
+                                      process.address.empty() ? FreeAddress() : process.address,
                                       "--metrics-listen",
-                                      process.metrics_address.empty() ? "127.0.0.1:0" : process.metrics_address,
+                                      process.metrics_address.empty() ? FreeAddress() : process.metrics_address,
                                       "--ready-file",
                                       ready.string()};
   command.insert(command.end(), flags.begin(), flags.end());
