@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import pathlib
 import random
+import subprocess
 
 import pytest
 from ballast.errors import BallastError
@@ -130,6 +131,26 @@ def test_too_small_a_text_names_order_counts_and_remedy(ngram):
         train.train_with(LocalEngine(ngram.binary), config.parse(doc, str(ngram.scratch / "lm.toml")))
     for part in ("order 1", "D3", "n1 ", "n2 ", "n3 ", "n4 ", "duplicate", "discount_fallback"):
         assert part in str(failed.value), failed.value
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_where_it_was(ngram):
+    work = ngram.scratch / "small"
+    work.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", work], capture_output=True).returncode:
+        pytest.skip("only root may mount a disk that is small enough to fill")
+    text = random_text(73, sentences=2000, words=500)
+    (ngram.scratch / "text").write_bytes(text)
+    done = configure(ngram.scratch, {"m": {"text": str(ngram.scratch / "text"), "order": 4}}, work=str(work))
+    try:
+        with pytest.raises(BallastError, match=f"no space left on the disk of the work folder, {work}.*goes on"):
+            train.train_with(LocalEngine(ngram.binary), done)
+        assert not (ngram.scratch / "m.arpa").exists()
+        subprocess.run(["mount", "-o", "remount,size=64m", work], check=True)
+        report = train.train_with(LocalEngine(ngram.binary), done)
+    finally:
+        subprocess.run(["umount", work], check=True)
+    assert [stage["stage"] for stage in report["stages"] if stage["resumed"]] == ["vocabulary"]
+    assert (ngram.scratch / "m.arpa").read_bytes() == ngram.train(text, "--order", 4, *FALLBACK_FLAGS)
 
 
 def test_plan_is_that_of_the_estimator(ngram):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any, Optional, TextIO
 
+from ballast.errors import BallastError
 from ballast.ngram import mixing, report
 from ballast.ngram.config import Config, Model
 from ballast.ngram.engine import Engine
@@ -62,6 +65,24 @@ def train(config: Config, session: Any, out: Optional[TextIO] = None) -> dict[st
 
 
 def train_with(engine: Any, config: Config) -> dict[str, Any]:
+    try:
+        return _train_all(engine, config)
+    except BallastError:
+        raise
+    except Exception as e:
+        if not _is_full_disk(e):
+            raise
+        message = f"no space left on the disk of the work folder, {config.work}, of an output, or of Spark's own files (spark.local.dir): make room "
+        message += "there or name another folder; the same configuration then goes on after the last finished stage"
+        raise BallastError("DISK_FULL", message) from e
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Of the driver, or the text of an error of the JVM."""
+    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _train_all(engine: Any, config: Config) -> dict[str, Any]:
     runner = Runner(engine, Work(config.work))
     pipelines = [Pipeline(runner, model) for model in config.models]
     for pipeline in pipelines:
