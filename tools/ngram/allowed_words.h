@@ -14,9 +14,6 @@ namespace ballast::ngram {
 
 class AllowedWords {
  public:
-  // All of them.
-  AllowedWords() = default;
-
   // <unk>, <s>, </s> and the words of a text file; those that `vocabulary` lacks do not matter. Errors: InvalidArgument when it lacks all.
   static absl::StatusOr<AllowedWords> FromList(const std::string& path, const Vocabulary& vocabulary);
 
@@ -24,9 +21,8 @@ class AllowedWords {
   static absl::StatusOr<AllowedWords> Load(const std::string& path);
   [[nodiscard]] absl::Status Save(const std::string& path) const;
 
-  bool all() const { return marks_.empty(); }
   bool HasAll(const WordId* words, int n) const {
-    for (int i = 0; i < n && !all(); ++i) {
+    for (int i = 0; i < n; ++i) {
       if (words[i] >= marks_.size() || marks_[words[i]] == '0') return false;
     }
     return true;
